@@ -6,10 +6,10 @@ pub mod clock;
 pub mod ids;
 pub mod protocol;
 
-#[cfg(feature = "client")]
-pub mod client;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "client")]
+pub mod client;
 #[cfg(feature = "cli")]
 pub mod feed;
 

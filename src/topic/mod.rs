@@ -19,3 +19,15 @@ pub enum Priority {
     /// An event of it is delivered, or reported as lost.
     Critical = 4,
 }
+
+/// Which topics: see `pattern.rs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern;
+
+impl Pattern {
+    /// `**`.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self
+    }
+}

@@ -1,0 +1,2 @@
+//! fanout
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! feed
+#![forbid(unsafe_code)]

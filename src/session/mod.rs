@@ -1,0 +1,2 @@
+//! session
+#![forbid(unsafe_code)]

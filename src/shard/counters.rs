@@ -1,0 +1,154 @@
+//! What a shard counts. Plain numbers, owned by the shard; the control thread is sent a copy when it asks.
+
+/// What became of the records of one topic class, summed over all subscribers. For each patch that was sent
+/// `to - from = delivered + conflated + filtered + expired + overrun + lost`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Offsets that patches moved subscribers over (`to - from`).
+    pub due: u64,
+    /// Records sent in their place.
+    pub delivered: u64,
+    /// Superseded before they could be sent (or let go before the subscriber came).
+    pub conflated: u64,
+    /// Held back by the subscription's own filter.
+    pub filtered: u64,
+    /// Events whose relevance window passed first.
+    pub expired: u64,
+    /// Non-critical events that the log no longer held.
+    pub overrun: u64,
+    /// Critical events that the log no longer held.
+    pub lost: u64,
+}
+
+/// Counters of one topic class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClassCounters {
+    /// Records appended (deletes by expired windows among them).
+    pub published: u64,
+    /// Patches sent.
+    pub patches: u64,
+    /// Records sent ahead of their place while catching up; they come again and are not in the ledger.
+    pub ahead: u64,
+    /// What became of the rest.
+    pub ledger: Ledger,
+}
+
+/// How often each limit was enforced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is named after the limit in `limits::Limits` that it counts")]
+pub struct LimitHits {
+    pub message_bytes: u64,
+    pub message_fragments: u64,
+    pub message_time: u64,
+    pub head_bytes: u64,
+    pub head_headers: u64,
+    pub head_time: u64,
+    pub hello_time: u64,
+    pub heartbeat: u64,
+    pub stall_timeout: u64,
+    pub idle_timeout: u64,
+    pub key_bytes: u64,
+    pub value_bytes: u64,
+    pub publish_records: u64,
+    pub subscriptions: u64,
+    pub matched_topics: u64,
+    pub topics: u64,
+    pub keys: u64,
+    pub messages_per_second: u64,
+    pub connections: u64,
+    pub connections_per_address: u64,
+    pub accepts_per_second: u64,
+    pub answer_bytes: u64,
+    pub unflushed_event_bytes: u64,
+    pub sequences: u64,
+    pub descriptors: u64,
+}
+
+/// Everything that one shard counts since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Turns made, and the longest one in nanoseconds (without waiting).
+    pub turns: u64,
+    /// Nanoseconds of the longest turn.
+    pub longest_turn_ns: u64,
+    /// Turns that ended with subscribers still to be sent to, for want of budget.
+    pub turns_over_budget: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections that ended, however.
+    pub closed: u64,
+    /// WebSocket sessions that said `Hello`.
+    pub sessions: u64,
+    /// Sessions taken over by another connection.
+    pub takeovers: u64,
+    /// Protocol violations, by any close code of 1002, 1003, 1007, 1009.
+    pub violations: u64,
+    /// Client frames understood.
+    pub frames_received: u64,
+    /// Bytes received.
+    pub bytes_received: u64,
+    /// Bytes that sockets took.
+    pub bytes_sent: u64,
+    /// Sends that sockets did not take whole.
+    pub short_sends: u64,
+    /// Frames taken back after a short send, their cursors with them.
+    pub frames_taken_back: u64,
+    /// Patches encoded once for everyone at the head.
+    pub shared_patches: u64,
+    /// Patches made for one cursor.
+    pub own_patches: u64,
+    /// Subscriptions that had to start anew because the log's floor had passed their cursor.
+    pub restarts: u64,
+    /// Marker pings sent, and pongs that confirmed one.
+    pub markers_sent: u64,
+    /// Markers confirmed.
+    pub markers_confirmed: u64,
+    /// Publishes acknowledged as duplicates.
+    pub duplicates: u64,
+    /// Sequences forgotten for want of room.
+    pub sequences_evicted: u64,
+    /// How often limits were enforced.
+    pub limit_hits: LimitHits,
+    /// By topic class, as configured.
+    pub classes: Vec<ClassCounters>,
+}
+
+/// What a shard has at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Connections, in whatever state.
+    pub connections: usize,
+    /// Connections that said `Hello`.
+    pub sessions: usize,
+    /// Connections whose last send was short and that have not become writable since.
+    pub blocked: usize,
+    /// Connections past their heartbeat whose TCP still answers.
+    pub stalled: usize,
+    /// Connections whose window is confirmed from `TCP_INFO`, since they answer no marker.
+    pub unmarked: usize,
+    /// Subscriptions times the topics they match.
+    pub subscribers: usize,
+    /// Subscribers that are behind their topic's head.
+    pub behind: usize,
+    /// Topics.
+    pub topics: usize,
+    /// Live keys.
+    pub keys: usize,
+    /// Events held.
+    pub events: usize,
+    /// Bytes held by the logs.
+    pub log_bytes: usize,
+    /// Bytes held for connections: rests of cut frames, answers, incomplete messages.
+    pub connection_bytes: usize,
+}
+
+/// A copy for the control thread.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Since the start.
+    pub counters: Counters,
+    /// At the moment.
+    pub gauges: Gauges,
+    /// The kernel's.
+    pub kernel: crate::kernel::KernelCounters,
+}
