@@ -1,2 +1,15 @@
-//! fanout
+//! From logs to connections: who is at the head, who is behind, and what each connection can take.
+
 #![forbid(unsafe_code)]
+
+mod channel;
+mod options;
+mod outlet;
+mod subscriber;
+mod window;
+
+pub use channel::{Behind, Channel, Ready};
+pub use options::SubscriptionOptions;
+pub use outlet::{Outlet, Taken};
+pub use subscriber::{Announcement, Place, Subscriber, Subscription};
+pub use window::Window;

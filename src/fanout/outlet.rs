@@ -1,0 +1,126 @@
+//! What waits to be sent on one connection, and what becomes of a send that the socket did not take whole.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::fanout::Window;
+
+/// One connection's way out.
+///
+/// A send is, in this order: the rest of a frame that was cut, answers, patches, a marker. Only the first two wait here:
+/// patches are made when they can be sent, and those that the socket did not begin to take are taken back.
+#[derive(Debug, Default)]
+pub struct Outlet {
+    cut: Bytes,
+    answers: BytesMut,
+    /// True exactly while the kernel was asked for `Writable` and has not said it.
+    pub is_blocked: bool,
+    /// How many patch bytes may be in flight.
+    pub window: Window,
+}
+
+/// What a short send took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Of the pieces behind the first two: how many were begun. The others were not sent at all.
+    pub begun: usize,
+}
+
+impl Outlet {
+    /// Queues a frame that is not a patch.
+    pub fn answer(&mut self, frame: &[u8]) {
+        self.answers.extend_from_slice(frame);
+    }
+
+    /// Bytes that wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.cut.len() + self.answers.len()
+    }
+
+    /// Heap bytes held.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.cut.len() + self.answers.capacity()
+    }
+
+    /// Takes what waits, as the first two pieces of the next send. Either may be empty.
+    #[must_use]
+    pub fn take(&mut self) -> [Bytes; 2] {
+        debug_assert!(!self.is_blocked);
+        [std::mem::take(&mut self.cut), std::mem::take(&mut self.answers).freeze()]
+    }
+
+    /// The send of `pieces` (the first two from [`Outlet::take`]) was short: only `taken` bytes went. Keeps the rest of the
+    /// first two, and of the piece that was cut.
+    pub fn settle(&mut self, pieces: &[Bytes], taken: usize) -> Taken {
+        let mut left = taken;
+        let mut cut = Bytes::new();
+        let mut begun = 0;
+        let (kept, droppable) = pieces.split_at(2);
+        let mut rest = [kept[0].clone(), kept[1].clone()];
+        for piece in &mut rest {
+            let gone = left.min(piece.len());
+            left -= gone;
+            *piece = piece.slice(gone..);
+        }
+        for piece in droppable {
+            if left == 0 {
+                break;
+            }
+            begun += 1;
+            if left < piece.len() {
+                cut = piece.slice(left..);
+            }
+            left -= left.min(piece.len());
+        }
+        debug_assert!(left == 0, "the kernel took more than it was given");
+        let [first, answers] = rest;
+        debug_assert!(self.cut.is_empty() && (cut.is_empty() || (first.is_empty() && answers.is_empty())));
+        self.cut = if cut.is_empty() { first } else { cut };
+        if !answers.is_empty() {
+            let later = std::mem::take(&mut self.answers);
+            self.answers = BytesMut::from(answers);
+            self.answers.extend_from_slice(&later);
+        }
+        Taken { begun }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces() -> Vec<Bytes> {
+        [&b"cut"[..], b"answers", b"patch1", b"patch2", b"marker"].map(Bytes::from_static).to_vec()
+    }
+
+    /// Whatever is taken of a send, the bytes taken and those kept are the send's beginning, up to a whole piece.
+    #[test]
+    fn bytes_taken_and_kept_are_whole_frames_at_every_cut() {
+        let whole = pieces().concat();
+        for taken in 0..=whole.len() {
+            let mut outlet = Outlet::default();
+            let begun = outlet.settle(&pieces(), taken).begun;
+            let kept = outlet.take().concat();
+            let mut stream = whole[..taken].to_vec();
+            stream.extend_from_slice(&kept);
+            assert_eq!(stream, pieces()[..2 + begun].concat(), "taken {taken}");
+            assert!(begun == 0 || taken > 10, "a patch was begun before the answers went");
+        }
+    }
+
+    #[test]
+    fn nothing_of_an_unbegun_patch_is_kept() {
+        let mut outlet = Outlet::default();
+        let taken = outlet.settle(&pieces(), 10 + 6);
+        assert_eq!((taken.begun, outlet.waiting()), (1, 0));
+    }
+
+    #[test]
+    fn answers_given_after_the_send_stay_behind_those_before() {
+        let mut outlet = Outlet::default();
+        outlet.answer(b" later");
+        outlet.settle(&pieces(), 5);
+        assert_eq!(outlet.take().concat(), b"swers later");
+    }
+}

@@ -1,0 +1,139 @@
+//! The first bytes of a connection: whether it is admitted, its HTTP request, the upgrade.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::kernel::SocketId;
+use crate::protocol::http::{Endpoint, Handshake, Progress, Refusal, Request, healthy, switching_protocols};
+use crate::session::Heartbeat;
+use crate::shard::connection::{Connection, Stage};
+use crate::shard::core::{Core, Order};
+
+/// What a refused client is told to wait before it tries again.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+impl Core {
+    /// A connection was accepted.
+    pub(super) fn accepted(&mut self, socket: SocketId, peer: SocketAddr) {
+        let address = peer.ip().to_canonical();
+        let limits = &self.settings.limits;
+        let deadline = self.now + limits.head_time;
+        let handshake = Handshake::new(self.settings.endpoint, self.head_limits);
+        let mut connection = Box::new(Connection::new(socket, address, handshake, self.now, deadline));
+        connection.is_trusted = self.settings.trusted.iter().any(|network| network.contains(address));
+        let is_trusted = connection.is_trusted;
+        let at = socket.index as usize;
+        if self.connections.len() <= at {
+            self.connections.resize_with(at + 1, || None);
+        }
+        debug_assert!(self.connections[at].is_none(), "the kernel reuses a slot only after it was released");
+        self.connections[at] = Some(connection);
+        self.connection_count += 1;
+        self.counters.accepted += 1;
+        *self.per_address.entry(address).or_default() += 1;
+
+        let limits = &self.settings.limits;
+        let hits = &mut self.counters.limit_hits;
+        let refused = if self.is_draining {
+            true
+        } else if self.connection_count > limits.connections {
+            hits.connections += 1;
+            true
+        } else if is_trusted {
+            false
+        } else if self.per_address[&address] as usize > limits.connections_per_address {
+            hits.connections_per_address += 1;
+            true
+        } else if self.accept_rate.take(self.now, limits.accepts_per_second, limits.accepts_per_second).is_err() {
+            hits.accepts_per_second += 1;
+            true
+        } else {
+            false
+        };
+        if refused {
+            let seconds = RETRY_AFTER.as_secs() as u32;
+            self.reply_and_end(socket.index, &Refusal::Overloaded { retry_after_seconds: seconds }.response());
+        } else {
+            self.arm(socket.index, deadline);
+        }
+    }
+
+    /// Bytes of the request's head. Returns how many belong to it once it is complete: those behind are frames.
+    pub(super) fn read_head(&mut self, index: u32, bytes: &[u8]) -> Option<usize> {
+        let origins = self.settings.allowed_origins.clone();
+        let connection = self.at(index);
+        let Stage::Head(handshake) = &mut connection.stage else { return None };
+        match handshake.receive(bytes, origins.as_deref()) {
+            Progress::Incomplete => None,
+            Progress::Request { request: Request::Upgrade(upgrade), used } => {
+                let response = switching_protocols(&upgrade);
+                connection.outlet.answer(&response);
+                self.open(index);
+                Some(used)
+            }
+            Progress::Request { request: Request::Health, .. } => {
+                self.reply_and_end(index, &healthy());
+                None
+            }
+            Progress::Refused(refusal) => {
+                if matches!(refusal, Refusal::HeadTooLarge) {
+                    self.counters.limit_hits.head_bytes += 1;
+                }
+                self.reply_and_end(index, &refusal.response());
+                None
+            }
+        }
+    }
+
+    /// From here on it is WebSocket.
+    fn open(&mut self, index: u32) {
+        let interval = self.settings.limits.heartbeat_interval;
+        // A random half to whole interval, so that those who came together do not ping together.
+        let first = interval.mul_f64(0.5 + 0.5 * rand::RngExt::random::<f64>(&mut self.random));
+        let deadline = match self.settings.endpoint {
+            Endpoint::Tidegate => self.now + self.settings.limits.hello_time,
+            Endpoint::Echo => Moment::NEVER,
+        };
+        let now = self.now;
+        let connection = self.at(index);
+        connection.stage = Stage::Open;
+        connection.deadline = deadline;
+        connection.heartbeat = Heartbeat::new(now, first);
+        connection.spoke_at = now;
+        let wanted = connection.heartbeat.deadline().min(deadline);
+        self.arm(index, wanted);
+        self.make_due(index);
+    }
+
+    /// Says `response`, then closes.
+    fn reply_and_end(&mut self, index: u32, response: &[u8]) {
+        self.at(index).outlet.answer(response);
+        self.begin_closing(index);
+    }
+
+    /// The kernel holds nothing of this socket any more.
+    pub(super) fn released(&mut self, socket: SocketId) {
+        if self.connection(socket).is_none() {
+            return;
+        }
+        let peer = self.at(socket.index).peer;
+        self.detach_everything(socket.index);
+        self.connections[socket.index as usize] = None;
+        self.connection_count -= 1;
+        self.counters.closed += 1;
+        self.forget_address(peer);
+        if self.connection_count < self.settings.limits.connections {
+            self.orders.push(Order::ResumeAccept);
+        }
+    }
+
+    fn forget_address(&mut self, peer: IpAddr) {
+        if let Some(count) = self.per_address.get_mut(&peer) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_address.remove(&peer);
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! One connection as its shard holds it.
+
+use std::net::IpAddr;
+
+use crate::clock::Moment;
+use crate::fanout::{Outlet, Subscriber, Subscription};
+use crate::kernel::SocketId;
+use crate::protocol::http::Handshake;
+use crate::protocol::websocket::Receiver;
+use crate::session::{Heartbeat, Rate, SessionId};
+
+/// How far a connection has come.
+pub(super) enum Stage {
+    /// The request's head is being read.
+    Head(Box<Handshake>),
+    /// WebSocket frames.
+    Open,
+    /// Everything was said; the peer may read it until the deadline.
+    Closing,
+    /// The kernel was asked to close it.
+    Gone,
+}
+
+/// Marks a connection that has no send in this turn.
+pub(super) const NO_ENTRY: u32 = u32::MAX;
+
+/// One connection. About half a kilobyte; what is rare is boxed.
+pub(super) struct Connection {
+    pub(super) socket: SocketId,
+    pub(super) stage: Stage,
+    /// When the stage ends by itself: the head, `Hello`, closing.
+    pub(super) deadline: Moment,
+    pub(super) receiver: Receiver,
+    pub(super) outlet: Outlet,
+    pub(super) heartbeat: Heartbeat,
+    pub(super) rate: Rate,
+    pub(super) session: Option<SessionId>,
+    pub(super) peer: IpAddr,
+    pub(super) subscriptions: Vec<Option<Subscription>>,
+    pub(super) subscribers: Vec<Subscriber>,
+    /// When the client last sent a message (control frames do not count).
+    pub(super) spoke_at: Moment,
+    /// When something is due for a subscriber that waits for time alone.
+    pub(super) wake_at: Moment,
+    /// The earliest moment for which the wheel holds this connection.
+    pub(super) armed: Moment,
+    /// The latest client ping, to be answered with the next send: only the last one needs an answer (RFC 6455 §5.5.3).
+    pub(super) pong: Option<Box<[u8]>>,
+    /// Number of the last ping sent.
+    pub(super) pings: u32,
+    /// Number of the ping that is the marker; meaningful while the window has a mark.
+    pub(super) marker: u32,
+    /// Chunks served, to take turns by.
+    pub(super) chunks: u32,
+    /// Index of this turn's send.
+    pub(super) entry: u32,
+    /// Order for the next subscription.
+    pub(super) subscription_serial: u32,
+    /// Bytes that the socket took, for [`Connection::is_unmarked`].
+    pub(super) bytes_taken: u64,
+    /// In the list of those that the flush looks at.
+    pub(super) is_due: bool,
+    /// Was not brought to the head in its last turn: pressure windows apply.
+    pub(super) is_pressed: bool,
+    /// Reading is paused because answers wait.
+    pub(super) is_paused_by_answers: bool,
+    /// Reading is paused because its publishes wait for a flush, or because it publishes faster than it may.
+    pub(super) is_paused_by_publishing: bool,
+    /// Exempt from the limits per address.
+    pub(super) is_trusted: bool,
+    /// Answers no marker though frames come: confirmed from `TCP_INFO`.
+    pub(super) is_unmarked: bool,
+    /// A frame came since the marker was sent.
+    pub(super) heard_since_mark: bool,
+    /// `LIMIT_REACHED` for matched topics was said.
+    pub(super) told_matched_limit: bool,
+    /// FIN was sent.
+    pub(super) is_finished: bool,
+}
+
+impl Connection {
+    pub(super) fn new(socket: SocketId, peer: IpAddr, handshake: Handshake, now: Moment, deadline: Moment) -> Self {
+        Self {
+            socket,
+            stage: Stage::Head(Box::new(handshake)),
+            deadline,
+            receiver: Receiver::default(),
+            outlet: Outlet::default(),
+            heartbeat: Heartbeat::new(Moment::NEVER, std::time::Duration::ZERO),
+            rate: Rate::default(),
+            session: None,
+            peer,
+            subscriptions: Vec::new(),
+            subscribers: Vec::new(),
+            spoke_at: now,
+            wake_at: Moment::NEVER,
+            armed: Moment::NEVER,
+            pong: None,
+            pings: 0,
+            marker: 0,
+            chunks: 0,
+            entry: NO_ENTRY,
+            subscription_serial: 0,
+            bytes_taken: 0,
+            is_due: false,
+            is_pressed: false,
+            is_paused_by_answers: false,
+            is_paused_by_publishing: false,
+            is_trusted: false,
+            is_unmarked: false,
+            heard_since_mark: false,
+            told_matched_limit: false,
+            is_finished: false,
+        }
+    }
+
+    /// Whether it speaks WebSocket and nothing has ended it.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::Open)
+    }
+
+    /// Whether reading from it is paused, whyever.
+    pub(super) fn is_paused(&self) -> bool {
+        self.is_paused_by_answers || self.is_paused_by_publishing
+    }
+}

@@ -1,0 +1,222 @@
+//! Everything a shard owns except its kernel: it takes completions and `now`, and leaves orders and sends behind.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::clock::{Moment, WallEpoch};
+use crate::fanout::Channel;
+use crate::kernel::{SocketId, TcpInfo};
+use crate::limits::Limits;
+use crate::protocol::envelope::EnvelopeLimits;
+use crate::protocol::http::{Endpoint, HeadLimits};
+use crate::protocol::websocket::ReceiverLimits;
+use crate::session::{Rate, SessionId};
+use crate::shard::connection::Connection;
+use crate::shard::outbox::Outbox;
+use crate::shard::wheel::Wheel;
+use crate::shard::{ClassCounters, Counters};
+use crate::topic::{PatternIndex, Registry, Sequences, TopicClass, TopicIndex};
+
+/// How a shard behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The limits.
+    pub limits: Limits,
+    /// The topic classes; the first that matches is a topic's, and the last matches everything.
+    pub classes: Vec<TopicClass>,
+    /// Tidegate, or the echo of the conformance tests.
+    pub endpoint: Endpoint,
+    /// Which pages may connect; `None`: any.
+    pub allowed_origins: Option<Vec<String>>,
+    /// Addresses that are exempt from the limits per address: predicate by network.
+    pub trusted: Vec<crate::config::Network>,
+}
+
+/// Who is to be told when a topic of a matching name comes into being.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Interest {
+    pub(super) connection: SocketId,
+    pub(super) subscription: u32,
+}
+
+/// What a timer of the wheel is for. Whoever it names may be gone by then, or not be due yet: both are checked.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Timer {
+    Connection(SocketId),
+    Topic(TopicIndex),
+    Sequences,
+    Drain,
+}
+
+/// What the kernel is to do; carried out by the turn between its phases.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Order {
+    AwaitWritable(SocketId),
+    Pause(SocketId),
+    Resume(SocketId),
+    Finish(SocketId),
+    Close(SocketId),
+    Abort(SocketId),
+    Probe(SocketId, Probe),
+    PauseAccept,
+    ResumeAccept,
+    StopAccepting,
+}
+
+/// Why `TCP_INFO` is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Probe {
+    /// The heartbeat was not answered.
+    Liveness,
+    /// Nothing else confirms what was consumed.
+    Progress,
+}
+
+/// A shard without its kernel.
+pub(super) struct Core {
+    pub(super) settings: Settings,
+    pub(super) head_limits: HeadLimits,
+    pub(super) receiver_limits: ReceiverLimits,
+    pub(super) envelope_limits: EnvelopeLimits,
+    pub(super) wall: WallEpoch,
+    pub(super) now: Moment,
+    pub(super) turn: u64,
+    /// By the socket's index.
+    pub(super) connections: Vec<Option<Box<Connection>>>,
+    pub(super) connection_count: usize,
+    pub(super) per_address: HashMap<IpAddr, u32>,
+    pub(super) accept_rate: Rate,
+    pub(super) sessions: HashMap<SessionId, SocketId>,
+    pub(super) sequences: Sequences,
+    pub(super) topics: Registry,
+    /// By the topic's index.
+    pub(super) channels: Vec<Channel>,
+    pub(super) interests: PatternIndex<Interest>,
+    pub(super) wheel: Wheel<Timer>,
+    pub(super) fired: Vec<Timer>,
+    /// Connections that the flush looks at by themselves, longest waiting first.
+    pub(super) due: VecDeque<SocketId>,
+    /// Topics with records that were not offered to everyone at their head, longest waiting first.
+    pub(super) dirty: Vec<TopicIndex>,
+    pub(super) outbox: Outbox,
+    pub(super) orders: Vec<Order>,
+    /// Connections that are read from again once this turn's sends are settled.
+    pub(super) resumable: Vec<SocketId>,
+    pub(super) random: SmallRng,
+    pub(super) counters: Counters,
+    pub(super) is_draining: bool,
+    pub(super) drain_deadline: Moment,
+    /// Counts dirty topics taken by priority, so that every eighth goes by waiting time.
+    pub(super) picks: u32,
+}
+
+impl Core {
+    pub(super) fn new(settings: Settings, wall: WallEpoch, seed: u64) -> Self {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let limits = &settings.limits;
+        let mut wheel = Wheel::default();
+        wheel.insert(Moment::default() + Duration::from_secs(30), Timer::Sequences);
+        Self {
+            head_limits: HeadLimits::from(limits),
+            receiver_limits: ReceiverLimits::from(limits),
+            envelope_limits: EnvelopeLimits::from(limits),
+            wall,
+            now: Moment::default(),
+            turn: 0,
+            connections: Vec::new(),
+            connection_count: 0,
+            per_address: HashMap::new(),
+            accept_rate: Rate::default(),
+            sessions: HashMap::new(),
+            sequences: Sequences::new(limits),
+            topics: Registry::new(settings.classes.clone(), limits, random.random()),
+            channels: Vec::new(),
+            interests: PatternIndex::default(),
+            wheel,
+            fired: Vec::new(),
+            due: VecDeque::new(),
+            dirty: Vec::new(),
+            outbox: Outbox::default(),
+            orders: Vec::new(),
+            resumable: Vec::new(),
+            random,
+            counters: Counters {
+                classes: vec![ClassCounters::default(); settings.classes.len()],
+                ..Counters::default()
+            },
+            is_draining: false,
+            drain_deadline: Moment::NEVER,
+            picks: 0,
+            settings,
+        }
+    }
+
+    /// The connection that holds this socket, unless it is gone.
+    pub(super) fn connection(&mut self, socket: SocketId) -> Option<&mut Connection> {
+        self.connections
+            .get_mut(socket.index as usize)?
+            .as_deref_mut()
+            .filter(|connection| connection.socket == socket)
+    }
+
+    /// The connection at an index that the caller's own lists name: they never outlive it.
+    pub(super) fn at(&mut self, index: u32) -> &mut Connection {
+        self.connections[index as usize].as_deref_mut().expect("lists of a connection are emptied before it goes")
+    }
+
+    /// Has the flush look at a connection by itself.
+    pub(super) fn make_due(&mut self, index: u32) {
+        let connection = self.at(index);
+        if !connection.is_due {
+            connection.is_due = true;
+            let socket = connection.socket;
+            self.due.push_back(socket);
+        }
+    }
+
+    /// Makes sure that the wheel looks at the connection no later than `at`.
+    pub(super) fn arm(&mut self, index: u32, at: Moment) {
+        let connection = self.at(index);
+        if at < connection.armed {
+            connection.armed = at;
+            let socket = connection.socket;
+            self.wheel.insert(at, Timer::Connection(socket));
+        }
+    }
+
+    /// Makes sure that the wheel looks at the topic no later than `at`.
+    pub(super) fn arm_topic(&mut self, topic: TopicIndex, at: Moment) {
+        let channel = &mut self.channels[topic.at()];
+        if channel.timer_at.is_none_or(|armed| at < armed) {
+            channel.timer_at = Some(at);
+            self.wheel.insert(at, Timer::Topic(topic));
+        }
+    }
+
+    /// A topic got records, or subscribers that share what it gets.
+    pub(super) fn make_dirty(&mut self, topic: TopicIndex) {
+        let channel = &mut self.channels[topic.at()];
+        if !channel.is_dirty {
+            channel.is_dirty = true;
+            self.dirty.push(topic);
+        }
+    }
+
+    /// What `TCP_INFO` says; `None`: the socket is gone.
+    pub(super) fn probed(&mut self, socket: SocketId, probe: Probe, info: Option<TcpInfo>) {
+        let (Some(info), Some(_)) = (info, self.connection(socket)) else { return };
+        match probe {
+            Probe::Liveness => self.judge(socket.index, info),
+            Probe::Progress => self.confirm_by_transport(socket.index, info),
+        }
+    }
+
+    /// Whether a flush has more to do than it did.
+    pub(super) fn has_work(&self) -> bool {
+        !self.due.is_empty() || !self.dirty.is_empty()
+    }
+}

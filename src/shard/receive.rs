@@ -1,0 +1,149 @@
+//! Bytes in: frames are parsed where they lie, and what they say is applied.
+
+use crate::kernel::SocketId;
+use crate::protocol::close::CloseCode;
+use crate::protocol::envelope;
+use crate::protocol::frame::{Opcode, frame};
+use crate::protocol::http::Endpoint;
+use crate::protocol::websocket::{Message, ReceiverLimit, Violation};
+use crate::protocol::wire::Code;
+use crate::shard::connection::Stage;
+use crate::shard::core::Core;
+
+impl Core {
+    /// Bytes of a connection, in the buffer that they arrived in.
+    pub(super) fn received(&mut self, socket: SocketId, bytes: &mut [u8]) {
+        self.counters.bytes_received += bytes.len() as u64;
+        let Some(connection) = self.connection(socket) else { return };
+        match connection.stage {
+            Stage::Head(_) => {
+                if let Some(used) = self.read_head(socket.index, bytes) {
+                    self.read(socket, &mut bytes[used..]);
+                }
+            }
+            Stage::Open => self.read(socket, bytes),
+            Stage::Closing | Stage::Gone => {}
+        }
+    }
+
+    /// Reads messages from `bytes` and from what was kept aside, until they are used up, reading pauses, or the connection ends.
+    pub(super) fn read(&mut self, socket: SocketId, bytes: &mut [u8]) {
+        let now = self.now;
+        let interval = self.settings.limits.heartbeat_interval;
+        let limits = self.receiver_limits;
+        let Some(connection) = self.connection(socket) else { return };
+        if !bytes.is_empty() {
+            connection.heard_since_mark = true;
+            connection.heartbeat.heard(now, interval);
+        }
+        // The receiver is taken out while its messages are applied, since they may concern any part of the shard.
+        let mut receiver = std::mem::take(&mut connection.receiver);
+        let mut feed = receiver.feed(&limits, bytes);
+        loop {
+            if !self.connection(socket).is_some_and(|connection| connection.is_open() && !connection.is_paused()) {
+                break;
+            }
+            match feed.next(now) {
+                Ok(None) => break,
+                Ok(Some(message)) => self.message(socket.index, message),
+                Err(violation) => {
+                    self.violated(socket.index, violation);
+                    break;
+                }
+            }
+        }
+        drop(feed);
+        if let Some(connection) = self.connection(socket).filter(|connection| connection.is_open()) {
+            let deadline = receiver.deadline();
+            connection.receiver = receiver;
+            if let Some(deadline) = deadline {
+                self.arm(socket.index, deadline);
+            }
+        }
+    }
+
+    fn message(&mut self, index: u32, message: Message<'_>) {
+        let (now, target) = (self.now, self.settings.limits.freshness_target);
+        match (message, self.settings.endpoint) {
+            (Message::Ping(payload), _) => {
+                self.at(index).pong = Some(payload.into());
+                self.make_due(index);
+            }
+            (Message::Pong(payload), _) => {
+                let connection = self.at(index);
+                let Ok(number) = payload.try_into().map(u32::from_be_bytes) else { return };
+                // A pong confirms its ping and all before it.
+                let is_known = connection.pings.wrapping_sub(number) < u32::MAX / 2;
+                if is_known && number.wrapping_sub(connection.marker) < u32::MAX / 2 {
+                    if connection.outlet.window.marked_at().is_some() {
+                        self.counters.markers_confirmed += 1;
+                    }
+                    let connection = self.at(index);
+                    connection.is_unmarked = false;
+                    connection.outlet.window.confirm_mark(now, target);
+                    self.make_due(index);
+                }
+            }
+            (Message::Close(reason), _) => {
+                let code = reason.map_or(CloseCode::NORMAL, |(code, _)| code);
+                self.close_with(index, code, "");
+            }
+            (Message::Binary(bytes), Endpoint::Tidegate) => {
+                self.at(index).spoke_at = now;
+                match envelope::decode(bytes, &self.envelope_limits) {
+                    Ok(frame) => {
+                        self.counters.frames_received += 1;
+                        self.dispatch(index, frame);
+                    }
+                    Err(malformed) => self.malformed(index, &malformed),
+                }
+            }
+            (Message::Text(_), Endpoint::Tidegate) => {
+                self.counters.violations += 1;
+                let reason = "tidegate.v1 is binary: send protobuf in binary messages";
+                self.fail(index, CloseCode::UNSUPPORTED, Code::Invalid, reason);
+            }
+            (Message::Binary(bytes), Endpoint::Echo) => self.echo(index, Opcode::Binary, bytes),
+            (Message::Text(bytes), Endpoint::Echo) => self.echo(index, Opcode::Text, bytes),
+        }
+    }
+
+    fn echo(&mut self, index: u32, opcode: Opcode, bytes: &[u8]) {
+        self.counters.frames_received += 1;
+        let echo = frame(opcode, bytes);
+        self.answer_frame(index, &echo);
+    }
+
+    /// A message that is no frame of ours. Message boundaries hold, so the connection goes on, once it has said `Hello`.
+    fn malformed(&mut self, index: u32, malformed: &envelope::Malformed) {
+        if malformed.code == Code::TooLarge {
+            self.counters.limit_hits.publish_records += 1;
+        }
+        if self.at(index).session.is_some() {
+            if self.admit_message(index, malformed.request) {
+                self.answer_error(index, malformed.request, malformed.code, malformed.reason, std::time::Duration::ZERO);
+            }
+        } else {
+            self.counters.violations += 1;
+            self.fail(index, CloseCode::PROTOCOL_ERROR, malformed.code, malformed.reason);
+        }
+    }
+
+    /// The peer broke RFC 6455 or a limit on messages.
+    pub(super) fn violated(&mut self, index: u32, violation: Violation) {
+        self.counters.violations += 1;
+        let hits = &mut self.counters.limit_hits;
+        match violation.limit {
+            Some(ReceiverLimit::Bytes) => hits.message_bytes += 1,
+            Some(ReceiverLimit::Fragments) => hits.message_fragments += 1,
+            Some(ReceiverLimit::Time) => hits.message_time += 1,
+            None => {}
+        }
+        if self.at(index).session.is_some() {
+            let code = if violation.code == CloseCode::TOO_BIG { Code::TooLarge } else { Code::Invalid };
+            self.fail(index, violation.code, code, violation.reason);
+        } else {
+            self.close_with(index, violation.code, violation.reason);
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Subscriptions, and the topics that they match: now, and later.
+
+use std::time::Duration;
+
+use crate::fanout::{Announcement, Behind, Place, Ready, Subscriber, Subscription, SubscriptionOptions};
+use crate::ids::Offset;
+use crate::protocol::wire::{self, Code, server_frame::Body};
+use crate::shard::core::{Core, Interest};
+use crate::topic::{Cursor, Pattern, TopicIndex, TopicName};
+
+impl Core {
+    pub(super) fn subscribe(&mut self, index: u32, request: u64, subscribe: &wire::Subscribe) {
+        let pattern = match Pattern::parse(&subscribe.topic) {
+            Ok(pattern) => pattern,
+            Err(error) => return self.answer_error(index, request, Code::Invalid, &error.to_string(), Duration::ZERO),
+        };
+        let options = match SubscriptionOptions::parse(subscribe, self.settings.limits.key_bytes) {
+            Ok(options) => options,
+            Err(message) => return self.answer_error(index, request, Code::Invalid, &message, Duration::ZERO),
+        };
+        if subscribe.resume.is_some() && !pattern.is_exact() {
+            let message = "only exact names can be resumed: a pattern has no position";
+            return self.answer_error(index, request, Code::Invalid, message, Duration::ZERO);
+        }
+        let at = match self.subscription_of(index, &pattern) {
+            Some(at) => {
+                let subscription = self.at(index).subscriptions[at as usize].as_mut().expect("it was just found");
+                subscription.options = options;
+                at
+            }
+            None => {
+                let limit = self.settings.limits.subscriptions;
+                if self.at(index).subscriptions.iter().flatten().count() >= limit {
+                    self.counters.limit_hits.subscriptions += 1;
+                    let message = format!("at most {limit} subscriptions on a connection");
+                    return self.answer_error(index, request, Code::LimitReached, &message, Duration::ZERO);
+                }
+                self.add_subscription(index, pattern.clone(), options)
+            }
+        };
+        let matching = self.matching(&pattern);
+        let count = u32::try_from(matching.len()).unwrap_or(u32::MAX);
+        if matching.is_empty() {
+            let subscribed = wire::Subscribed { topic: subscribe.topic.clone(), ..wire::Subscribed::default() };
+            return self.answer(index, request, Body::Subscribed(subscribed));
+        }
+        let resume = subscribe.resume.as_ref();
+        for topic in matching {
+            self.attach(index, at, topic, resume, request, count);
+        }
+    }
+
+    pub(super) fn unsubscribe(&mut self, index: u32, request: u64, unsubscribe: &wire::Unsubscribe) {
+        let found = Pattern::parse(&unsubscribe.topic).ok().and_then(|pattern| self.subscription_of(index, &pattern));
+        let Some(at) = found else {
+            let message = "there is no subscription of that name";
+            return self.answer_error(index, request, Code::NotFound, message, Duration::ZERO);
+        };
+        let subscription = self.at(index).subscriptions[at as usize].take().expect("it was just found");
+        let interest = Interest { connection: self.at(index).socket, subscription: at };
+        self.interests.remove(&subscription.pattern, interest);
+        let mut position = 0;
+        while position < self.at(index).subscribers.len() {
+            let subscriber = &self.at(index).subscribers[position];
+            if subscriber.subscription != at {
+                position += 1;
+                continue;
+            }
+            let topic = subscriber.topic;
+            self.detach(index, position as u32, subscription.pattern.is_exact());
+            // Another subscription that matches serves the topic from now on, anew and with its own options.
+            let name = self.topics.topic(topic).name.clone();
+            if let Some(next) = self.first_matching(index, &name) {
+                self.attach(index, next, topic, None, 0, 1);
+            }
+        }
+        let unsubscribed = wire::Unsubscribed { topic: unsubscribe.topic.clone(), reason: Code::Ok.into() };
+        self.answer(index, request, Body::Unsubscribed(unsubscribed));
+    }
+
+    /// A topic came into being: everyone whose subscription matches gets it.
+    pub(super) fn topic_created(&mut self, topic: TopicIndex, name: &TopicName) {
+        if self.channels.len() <= topic.at() {
+            self.channels.resize_with(topic.at() + 1, Default::default);
+        }
+        let mut interested = Vec::new();
+        self.interests.matches(name, &mut interested);
+        for interest in interested {
+            if self.connection(interest.connection).is_some() {
+                self.attach(interest.connection.index, interest.subscription, topic, None, 0, 1);
+            }
+        }
+        self.look_after_idle_topic(topic);
+    }
+
+    /// Lets a subscription serve a topic, unless an earlier one does: then the client only gets its answer.
+    fn attach(
+        &mut self,
+        index: u32,
+        subscription: u32,
+        topic: TopicIndex,
+        resume: Option<&wire::Position>,
+        request: u64,
+        matching: u32,
+    ) {
+        let existing = self.at(index).subscribers.iter().position(|subscriber| subscriber.topic == topic);
+        if let Some(position) = existing {
+            let serving = self.at(index).subscribers[position].subscription;
+            if serving == subscription || self.serial(index, subscription) < self.serial(index, serving) {
+                let was_exact = self.is_exact(index, serving);
+                self.detach(index, position as u32, was_exact);
+            } else {
+                return self.announce(index, position, Announcement { request, is_resumed: true, matching });
+            }
+        } else if self.at(index).subscribers.len() >= self.settings.limits.matched_topics {
+            self.counters.limit_hits.matched_topics += 1;
+            if !self.at(index).told_matched_limit {
+                self.at(index).told_matched_limit = true;
+                let message = format!(
+                    "subscriptions match more than {} topics: the others are left out",
+                    self.settings.limits.matched_topics
+                );
+                self.answer_error(index, request, Code::LimitReached, &message, Duration::ZERO);
+            }
+            return;
+        }
+        let epoch = self.topics.topic(topic).epoch;
+        let position =
+            resume.filter(|position| position.epoch == epoch.0).map(|position| Offset(position.offset));
+        let (cursor, is_resumed) = self.topics.topic(topic).log.start(position);
+        let is_exact = self.is_exact(index, subscription);
+        let connection = self.at(index);
+        let at = connection.subscribers.len();
+        connection.subscribers.push(Subscriber {
+            topic,
+            subscription,
+            place: Place::Behind(0),
+            cursor: Cursor::default(),
+            served: 0,
+            extra: None,
+        });
+        self.list_behind(index, at as u32, cursor);
+        if is_exact {
+            let channel = &mut self.channels[topic.at()];
+            channel.exact_subscribers += 1;
+            channel.idle_since = None;
+        }
+        self.announce(index, at, Announcement { request, is_resumed, matching });
+    }
+
+    /// A `Subscribed` is due, and a patch after it.
+    fn announce(&mut self, index: u32, position: usize, announcement: Announcement) {
+        let extra = self.at(index).subscribers[position].extra();
+        extra.announcements.push(announcement);
+        extra.owes_patch = true;
+        self.make_due(index);
+    }
+
+    /// Takes a subscriber out of its topic's lists and out of its connection.
+    pub(super) fn detach(&mut self, index: u32, position: u32, was_exact: bool) {
+        let (topic, place) = {
+            let subscriber = &self.at(index).subscribers[position as usize];
+            (subscriber.topic, subscriber.place)
+        };
+        self.unlist(topic, place);
+        if was_exact {
+            self.channels[topic.at()].exact_subscribers -= 1;
+            self.look_after_idle_topic(topic);
+        }
+        let connection = self.at(index);
+        connection.subscribers.swap_remove(position as usize);
+        let Some(moved) = connection.subscribers.get(position as usize) else { return };
+        let (topic, place, subscription) = (moved.topic, moved.place, moved.subscription);
+        let has_options = self.has_options(index, subscription);
+        let channel = &mut self.channels[topic.at()];
+        match place {
+            Place::Ready(at) => {
+                let entry = &mut channel.ready[at as usize];
+                *entry = Ready::new(index, position, has_options, entry.cursor);
+            }
+            Place::Behind(at) => channel.behind[at as usize] = Behind { connection: index, subscriber: position },
+        }
+    }
+
+    /// Takes a connection out of everything that names it.
+    pub(super) fn detach_everything(&mut self, index: u32) {
+        let connection = self.at(index);
+        let socket = connection.socket;
+        let subscriptions = std::mem::take(&mut connection.subscriptions);
+        while !self.at(index).subscribers.is_empty() {
+            let last = self.at(index).subscribers.len() - 1;
+            let serving = self.at(index).subscribers[last].subscription as usize;
+            let was_exact = subscriptions[serving].as_ref().is_some_and(|serving| serving.pattern.is_exact());
+            self.detach(index, last as u32, was_exact);
+        }
+        for (at, subscription) in subscriptions.iter().enumerate() {
+            if let Some(subscription) = subscription {
+                let interest = Interest { connection: socket, subscription: at as u32 };
+                self.interests.remove(&subscription.pattern, interest);
+            }
+        }
+        self.end_session(index);
+    }
+
+    /// Lists a subscriber that has just been made, or was ready, as behind.
+    pub(super) fn list_behind(&mut self, index: u32, position: u32, cursor: Cursor) {
+        let topic = self.at(index).subscribers[position as usize].topic;
+        let entry = Behind { connection: index, subscriber: position };
+        let place = Place::Behind(self.channels[topic.at()].push_behind(entry, cursor.offset));
+        let subscriber = &mut self.at(index).subscribers[position as usize];
+        (subscriber.place, subscriber.cursor) = (place, cursor);
+    }
+
+    /// Lists a subscriber that was behind as ready, at `offset`.
+    pub(super) fn list_ready(&mut self, index: u32, position: u32, offset: Offset) {
+        let (topic, subscription) = {
+            let subscriber = &self.at(index).subscribers[position as usize];
+            (subscriber.topic, subscriber.subscription)
+        };
+        let entry = Ready::new(index, position, self.has_options(index, subscription), offset);
+        let place = Place::Ready(self.channels[topic.at()].push_ready(entry));
+        let subscriber = &mut self.at(index).subscribers[position as usize];
+        (subscriber.place, subscriber.cursor) = (place, Cursor::default());
+    }
+
+    /// Takes an entry out of its list, and tells the one that moved into its place.
+    pub(super) fn unlist(&mut self, topic: TopicIndex, place: Place) {
+        let channel = &mut self.channels[topic.at()];
+        let moved = match place {
+            Place::Ready(at) => channel.remove_ready(at).map(|entry| (entry.connection, entry.subscriber())),
+            Place::Behind(at) => channel.remove_behind(at).map(|entry| (entry.connection, entry.subscriber)),
+        };
+        if let Some((connection, subscriber)) = moved {
+            self.at(connection).subscribers[subscriber as usize].place = place;
+        }
+    }
+
+    /// Whether the subscription that serves has options.
+    pub(super) fn has_options(&mut self, index: u32, subscription: u32) -> bool {
+        self.subscription(index, subscription).is_some_and(|subscription| subscription.options.is_some())
+    }
+
+    fn is_exact(&mut self, index: u32, subscription: u32) -> bool {
+        self.subscription(index, subscription).is_some_and(|subscription| subscription.pattern.is_exact())
+    }
+
+    fn serial(&mut self, index: u32, subscription: u32) -> u32 {
+        self.subscription(index, subscription).map_or(u32::MAX, |subscription| subscription.serial)
+    }
+
+    fn subscription(&mut self, index: u32, subscription: u32) -> Option<&Subscription> {
+        self.at(index).subscriptions.get(subscription as usize)?.as_ref()
+    }
+
+    fn subscription_of(&mut self, index: u32, pattern: &Pattern) -> Option<u32> {
+        let subscriptions = &self.at(index).subscriptions;
+        let at = subscriptions.iter().position(|held| held.as_ref().is_some_and(|held| held.pattern == *pattern))?;
+        Some(at as u32)
+    }
+
+    fn add_subscription(&mut self, index: u32, pattern: Pattern, options: Option<Box<SubscriptionOptions>>) -> u32 {
+        let connection = self.at(index);
+        let serial = connection.subscription_serial;
+        connection.subscription_serial += 1;
+        let subscription = Some(Subscription { pattern: pattern.clone(), options, serial });
+        let hole = connection.subscriptions.iter().position(Option::is_none);
+        let at = hole.unwrap_or_else(|| {
+            if connection.subscriptions.is_empty() {
+                connection.subscriptions.reserve_exact(1); // most connections have one
+                connection.subscribers.reserve_exact(1);
+            }
+            connection.subscriptions.push(None);
+            connection.subscriptions.len() - 1
+        });
+        connection.subscriptions[at] = subscription;
+        let interest = Interest { connection: connection.socket, subscription: at as u32 };
+        self.interests.insert(&pattern, interest);
+        at as u32
+    }
+
+    /// The topics that match now.
+    fn matching(&self, pattern: &Pattern) -> Vec<TopicIndex> {
+        if pattern.is_exact() {
+            return self.topics.find(pattern.as_str()).into_iter().collect();
+        }
+        self.topics.iter().filter(|(_, topic)| pattern.matches(&topic.name)).map(|(at, _)| at).collect()
+    }
+
+    /// The connection's earliest subscription that matches a topic.
+    fn first_matching(&mut self, index: u32, name: &TopicName) -> Option<u32> {
+        let subscriptions = self.at(index).subscriptions.iter().enumerate();
+        subscriptions
+            .filter_map(|(at, subscription)| Some((at as u32, subscription.as_ref()?)))
+            .filter(|(_, subscription)| subscription.pattern.matches(name))
+            .min_by_key(|(_, subscription)| subscription.serial)
+            .map(|(at, _)| at)
+    }
+}
