@@ -1,10 +1,41 @@
-//! Topics: names and patterns, the log and its patches, the registry.
+//! Topics: names and patterns, the log and its patches, the registry, the memory of sequences.
+//!
+//! A topic is a [`Log`]; a subscriber is a [`Cursor`] into it; [`Log::patch`] moves a cursor towards the head and returns
+//! the bytes that say so.
 
 #![forbid(unsafe_code)]
 
+mod checksum;
 mod class;
+mod cursor;
+mod entry;
+mod key_index;
+mod kinds;
+mod log;
+mod name;
+mod patch;
+mod pattern;
+mod pattern_index;
+mod record;
+mod registry;
+mod retention;
+mod run;
+mod segment;
+mod sequences;
+#[cfg(test)]
+mod tests;
 
 pub use class::TopicClass;
+pub use cursor::Cursor;
+pub use log::{Applied, ApplyError, Log, LogSettings};
+pub use name::{NameError, TopicName};
+pub use patch::{Ask, Counts, Filter, Patch, PressureWindows};
+pub use pattern::Pattern;
+pub use pattern_index::PatternIndex;
+pub use record::{NewRecord, RecordError};
+pub use registry::{Registry, Topic, TopicIndex, TopicsFull};
+pub use retention::Evicted;
+pub use sequences::{SequenceCheck, Sequences, SessionId};
 
 /// How much a record matters when not everything can be sent in time. Ordered: `Low < Normal < High < Critical`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -20,14 +51,19 @@ pub enum Priority {
     Critical = 4,
 }
 
-/// Which topics: see `pattern.rs`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pattern;
+impl Priority {
+    /// All of them, ascending.
+    pub const ALL: [Self; 4] = [Self::Low, Self::Normal, Self::High, Self::Critical];
 
-impl Pattern {
-    /// `**`.
+    /// The priority of that number on the wire; `None` for 0 (unspecified) and for numbers that mean nothing.
     #[must_use]
-    pub fn everything() -> Self {
-        Self
+    pub fn from_wire(number: i32) -> Option<Self> {
+        Self::ALL.into_iter().find(|priority| *priority as i32 == number)
+    }
+
+    /// Its place in [`Priority::ALL`].
+    #[must_use]
+    pub fn index(self) -> usize {
+        self as usize - 1
     }
 }

@@ -1,0 +1,1 @@
+//! The log against a model, and the fine print by examples.
