@@ -4,6 +4,7 @@
 
 mod counters;
 mod handle;
+pub mod wheel;
 
 pub use counters::{ClassCounters, Counters, Gauges, Ledger, LimitHits, Report};
 pub use handle::{ShardCommand, ShardHandle};
