@@ -44,6 +44,25 @@ pub enum Signals {
     Ignore,
 }
 
+/// Why the control thread cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The admin port's address cannot be listened on: for the operator, who chose it.
+    #[error("cannot listen on {address} for the admin port: {source}")]
+    Listen {
+        /// Which address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// No io_uring for its runtime, or no signal handlers.
+    #[error("the control thread cannot start: {0}")]
+    Runtime(#[source] io::Error),
+    /// No thread.
+    #[error("cannot start the control thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
 /// Why the engine should shut down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShutdownRequest {
@@ -70,11 +89,10 @@ impl Control {
     /// Starts the thread. When this returns, the admin port is served and signals are watched.
     ///
     /// # Errors
-    /// If the address cannot be bound (the kind says why, the text names the address), or if the kernel refuses a thread or a ring.
-    pub fn start(config: ControlConfig, shards: Vec<ShardHandle>) -> io::Result<Self> {
+    /// If the address cannot be bound, or if the kernel refuses a thread or a ring.
+    pub fn start(config: ControlConfig, shards: Vec<ShardHandle>) -> Result<Self, ControlError> {
         let ControlConfig { admin: address, class_names, signals } = config;
-        let listener = bind(address)?;
-        let local_addr = listener.local_addr()?;
+        let (listener, local_addr) = bind(address).map_err(|source| ControlError::Listen { address, source })?;
         let is_draining = Arc::new(AtomicBool::new(false));
         let admin = Admin::new(shards, class_names, Arc::clone(&is_draining));
         // Room for both requests that can ever come, so that sending never waits.
@@ -91,12 +109,13 @@ impl Control {
                 let _ = started_sender.try_send(Err(error));
             }
             let _ = request_sender.try_send(ShutdownRequest::ControlEnded);
-        })?;
+        });
+        let thread = thread.map_err(ControlError::Thread)?;
         let control = Self { local_addr, requests, is_draining, stop: Some(stop), thread: Some(thread) };
         match started.recv() {
             Ok(Ok(())) => Ok(control),
-            Ok(Err(error)) => Err(error),
-            Err(mpsc::RecvError) => Err(io::Error::other("the control thread panicked while starting")),
+            Ok(Err(error)) => Err(ControlError::Runtime(error)),
+            Err(mpsc::RecvError) => Err(ControlError::Runtime(io::Error::other("the thread panicked while starting"))),
         }
     }
 
@@ -179,7 +198,9 @@ fn run(
     })
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let bound = TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
-    bound.map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))
+fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    let local_addr = listener.local_addr()?;
+    Ok((listener, local_addr))
 }
