@@ -1,2 +1,0 @@
-//! config
-#![forbid(unsafe_code)]
