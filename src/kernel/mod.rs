@@ -1,13 +1,29 @@
 //! The seam to the operating system: a small set of operations, and completions that come back.
 //!
-//! Two implementations stand behind it: [`ring`](self) over io_uring, and a seeded simulation that delays, reorders, shortens
-//! and fails whatever it is asked. All `unsafe` of the crate is in this module.
+//! Two implementations stand behind it: [`Ring`] over io_uring, and a simulation, which is seeded and delays, reorders,
+//! shortens and fails whatever it is asked. All `unsafe` of the crate is in this module.
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+
+mod buffers;
+mod operation;
+mod outgoing;
+mod probe;
+mod ring;
+mod sockets;
+mod uring;
+mod waker;
+
+#[cfg(test)]
+mod ring_tests;
+
+pub use probe::BootError;
+pub use ring::{Ring, RingConfig};
+pub use sockets::{ListenOptions, listen};
 
 /// A connected socket in the kernel's table. The generation makes an id of an earlier holder of the slot invalid:
 /// operations on it do nothing.
