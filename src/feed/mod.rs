@@ -1,2 +1,17 @@
-//! feed
+//! Input for replays, tests and measurements: recorded captures and a simulated market, as records; and what checks that the
+//! books which arrive at the far end are right. Nothing here knows the engine or the network.
+//!
+//! ```text
+//!  capture.gz --lines--> capture --+
+//!                                  +--> events --align--> records --> publications, paced by `pace`
+//!  market (seeded) ----------------+        |
+//!                                           +--> book: the oracle, from messages that no record is made of
+//!  match.csv.gz --lines--> game ------------------------> publications
+//! ```
+
 #![forbid(unsafe_code)]
+
+pub mod capture;
+pub mod decimal;
+pub mod lines;
+pub mod recorded;
