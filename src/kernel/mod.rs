@@ -27,7 +27,7 @@ pub use sockets::{ListenOptions, listen};
 
 /// A connected socket in the kernel's table. The generation makes an id of an earlier holder of the slot invalid:
 /// operations on it do nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId {
     /// Slot in the table; small and reused, so that callers may index by it.
     pub index: u32,

@@ -33,11 +33,11 @@ pub struct Settings {
     /// Which pages may connect; `None`: any.
     pub allowed_origins: Option<Vec<String>>,
     /// Addresses that are exempt from the limits per address: predicate by network.
-    pub trusted: Vec<crate::config::Network>,
+    pub trusted: Vec<crate::config::IpNetwork>,
 }
 
 /// Who is to be told when a topic of a matching name comes into being.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Interest {
     pub(super) connection: SocketId,
     pub(super) subscription: u32,
@@ -62,7 +62,6 @@ pub(super) enum Order {
     Close(SocketId),
     Abort(SocketId),
     Probe(SocketId, Probe),
-    PauseAccept,
     ResumeAccept,
     StopAccepting,
 }

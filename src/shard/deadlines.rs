@@ -18,6 +18,8 @@ use crate::topic::TopicIndex;
 const MARKER_OVERDUE: Duration = Duration::from_secs(10);
 /// The progress of a connection that answers no marker is looked at so often while its window is full.
 const UNMARKED_LOOK: Duration = Duration::from_millis(100);
+/// Old events are looked for so often where nothing else happens.
+const RETENTION_LOOK: Duration = Duration::from_secs(1);
 /// Forgotten sequences are looked for so often.
 const SEQUENCES_LOOK: Duration = Duration::from_secs(30);
 
@@ -232,23 +234,22 @@ impl Core {
             let lowest = self.lowest_behind(topic);
             self.topics.topic_mut(topic).log.retain(now, lowest);
         }
-        let log = &self.topics.topic(topic).log;
-        let (expiry, has_events) = (log.next_key_expiry(), log.event_count() > 0);
-        if let Some(at) = expiry {
-            self.arm_topic(topic, at);
-        }
-        if has_events {
-            self.arm_retention(topic);
-        }
         self.raise_lowest(topic);
-        self.look_after_idle_topic(topic);
+        self.arm_topic_deadlines(topic);
     }
 
-    /// Has old events looked for; they may outlive their age by an eighth.
-    pub(super) fn arm_retention(&mut self, topic: TopicIndex) {
-        let class = self.topics.topic(topic).class;
-        let age = self.settings.classes[class.0 as usize].event_age;
-        self.arm_topic(topic, self.now + age / 8 + Duration::from_millis(1));
+    /// Has the wheel look at the topic when a key or an event of it runs out, or it has been idle for too long.
+    pub(super) fn arm_topic_deadlines(&mut self, topic: TopicIndex) {
+        let log = &self.topics.topic(topic).log;
+        let (expiry, retention, is_empty) = (log.next_key_expiry(), log.next_retention(), log.is_empty());
+        // Events may outlive their time a little: they are not sent any more, and a look costs.
+        let next = expiry.min(retention.max(self.now + RETENTION_LOOK));
+        if next < Moment::NEVER {
+            self.arm_topic(topic, next);
+        }
+        if is_empty || self.channels[topic.at()].idle_since.is_some() {
+            self.look_after_idle_topic(topic);
+        }
     }
 
     /// The lowest cursor behind may have risen since it was last looked for.
@@ -259,7 +260,7 @@ impl Core {
             .map(|entry| {
                 let connection = self.connections[entry.connection as usize].as_deref();
                 connection.map_or(crate::ids::Offset::ZERO, |connection| {
-                    connection.subscribers[entry.subscriber as usize].cursor.offset
+                    connection.subscribers[entry.subscriber as usize].cursor.needs()
                 })
             })
             .min();

@@ -279,7 +279,7 @@ impl Core {
         }
         let topic = self.at(index).subscribers[position as usize].topic;
         let mut cursor = self.cursor(index, position);
-        if !self.topics.topic(topic).log.can_serve(&cursor) {
+        if !self.topics.topic(topic).log.is_valid(&cursor) {
             self.counters.restarts += 1;
             cursor = self.topics.topic(topic).log.start(None).0;
             let announcement = Announcement { request: 0, is_resumed: false, matching: 1 };

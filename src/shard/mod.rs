@@ -1,10 +1,228 @@
 //! The event loop: the only place that knows the whole turn.
+//!
+//! ```text
+//!   kernel ──completions──▶ reap, parse, apply ──▶ expire ──▶ flush ──▶ sends ──▶ one enter ──▶ settle
+//!      ▲                        (receive, dispatch, publish)   (gather, offer)         │
+//!      └──────────── orders: close, pause, resume, probe ◀──────────────────────────────┘
+//! ```
+//!
+//! `Core` is everything but the kernel: it is given completions and `now`, and leaves orders and sends behind, which
+//! [`Shard`] carries out.
 
 #![forbid(unsafe_code)]
 
+mod accept;
+mod closing;
+mod connection;
+mod core;
 mod counters;
+mod deadlines;
+mod dispatch;
+mod flush;
 mod handle;
+mod outbox;
+mod publish;
+mod receive;
+mod report;
+mod settle;
+mod subscribe;
 pub mod wheel;
 
+use std::collections::VecDeque;
+use std::io;
+
+use bytes::Bytes;
+use crossbeam_channel::Receiver;
+
+use crate::clock::{Moment, WallEpoch};
+use crate::kernel::{Completion, Held, Kernel, Wait};
+use crate::limits::COMPLETIONS_PER_TURN;
+use crate::shard::core::{Core, Order};
+
+pub use self::core::Settings;
 pub use counters::{ClassCounters, Counters, Gauges, Ledger, LimitHits, Report};
 pub use handle::{ShardCommand, ShardHandle};
+
+/// One shard: its kernel, and everything else.
+pub struct Shard<K: Kernel> {
+    kernel: K,
+    core: Core,
+    commands: Receiver<ShardCommand>,
+    /// Completions that came with the sends of the last turn.
+    inbox: VecDeque<Completion>,
+    /// Reused for the pieces of one send.
+    pieces: Vec<Bytes>,
+    has_completions_left: bool,
+}
+
+impl<K: Kernel> Shard<K> {
+    /// A shard without connections. `seed` makes its random numbers.
+    #[must_use]
+    pub fn new(kernel: K, settings: Settings, wall: WallEpoch, seed: u64, commands: Receiver<ShardCommand>) -> Self {
+        Self {
+            kernel,
+            core: Core::new(settings, wall, seed),
+            commands,
+            inbox: VecDeque::new(),
+            pieces: Vec::new(),
+            has_completions_left: false,
+        }
+    }
+
+    /// One turn at `now`: everything that came is applied, everything that is due is sent, and the kernel is entered
+    /// once, to wait until something comes or is due (not at all if `may_wait` is false).
+    ///
+    /// # Errors
+    /// If the kernel's ring is broken.
+    pub fn turn(&mut self, now: Moment, may_wait: bool) -> io::Result<()> {
+        let wait = self.prepare(now);
+        self.submit(if may_wait { wait } else { Wait::No })
+    }
+
+    /// The first half of a turn: all but the sends. Returns how long the second half may wait.
+    pub fn prepare(&mut self, now: Moment) -> Wait {
+        self.core.now = now;
+        self.core.counters.turns += 1;
+        self.reap();
+        self.obey();
+        self.core.expire();
+        self.carry_out();
+        self.core.flush();
+        self.carry_out();
+        for entry in 0..self.core.outbox.entries.len() {
+            self.pieces.clear();
+            self.core.outbox.pieces(entry as u32, &mut self.pieces);
+            let index = self.core.outbox.entries[entry].connection;
+            let socket = self.core.at(index).socket;
+            self.pieces.retain(|piece| !piece.is_empty());
+            self.kernel.send(socket, &self.pieces);
+        }
+        self.pieces.clear();
+        let is_busy = self.has_completions_left || self.core.has_work() || self.core.must_settle_soon();
+        match self.core.wheel.next() {
+            _ if is_busy => Wait::No,
+            Some(at) => Wait::AtMost(at.since(now)),
+            None => Wait::Forever,
+        }
+    }
+
+    /// The second half of a turn: one enter, and what the sends came to.
+    ///
+    /// # Errors
+    /// If the kernel's ring is broken.
+    pub fn submit(&mut self, wait: Wait) -> io::Result<()> {
+        self.kernel.enter(wait)?;
+        while let Some(completion) = self.kernel.completion() {
+            match completion {
+                Completion::Short { socket, taken, errno } => self.core.sent_short(socket, taken, errno),
+                other => self.inbox.push_back(other),
+            }
+        }
+        self.core.settle();
+        self.carry_out();
+        Ok(())
+    }
+
+    /// Whether a drain was asked for and everyone is gone.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.core.is_draining && self.core.connection_count == 0 && self.inbox.is_empty()
+    }
+
+    /// What the kernel holds.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        self.kernel.held()
+    }
+
+    /// What it counts and has.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        self.core.report(self.kernel.counters())
+    }
+
+    /// The kernel, for a harness that plays the peers.
+    #[must_use]
+    pub fn kernel_mut(&mut self) -> &mut K {
+        &mut self.kernel
+    }
+
+    /// Notes how long a turn took, waiting left out.
+    pub fn note_turn(&mut self, nanoseconds: u64) {
+        let longest = &mut self.core.counters.longest_turn_ns;
+        *longest = (*longest).max(nanoseconds);
+    }
+
+    fn reap(&mut self) {
+        let mut budget = COMPLETIONS_PER_TURN;
+        while budget > 0 {
+            let Some(completion) = self.inbox.pop_front().or_else(|| self.kernel.completion()) else { break };
+            self.complete(completion);
+            budget -= 1;
+        }
+        self.has_completions_left = budget == 0;
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        match completion {
+            Completion::Accepted { socket, peer } => self.core.accepted(socket, peer),
+            Completion::AcceptPaused { errno } => {
+                self.core.counters.limit_hits.descriptors += 1;
+                tracing::warn!(errno, "accepting is paused until a connection closes");
+            }
+            Completion::Received { socket, received } => {
+                self.core.received(socket, self.kernel.bytes(&received));
+                self.kernel.release(received);
+            }
+            Completion::Ended { socket, .. } => {
+                if self.core.connection(socket).is_some() {
+                    self.core.ended(socket.index);
+                }
+            }
+            // Reported by the enter that submitted the send, and taken there.
+            Completion::Short { socket, taken, errno } => self.core.sent_short(socket, taken, errno),
+            Completion::Writable { socket } => {
+                if let Some(connection) = self.core.connection(socket) {
+                    connection.outlet.is_blocked = false;
+                    self.core.make_due(socket.index);
+                }
+            }
+            Completion::Released { socket } => self.core.released(socket),
+            Completion::Woken => {}
+        }
+    }
+
+    fn obey(&mut self) {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                ShardCommand::Report(reply) => {
+                    // Whoever asked may have given up waiting.
+                    let _ = reply.send(self.report());
+                }
+                ShardCommand::Drain(limit) => self.core.drain(limit),
+            }
+        }
+    }
+
+    /// Has the kernel do what the core wants.
+    fn carry_out(&mut self) {
+        while !self.core.orders.is_empty() {
+            for order in std::mem::take(&mut self.core.orders) {
+                match order {
+                    Order::AwaitWritable(socket) => self.kernel.await_writable(socket),
+                    Order::Pause(socket) => self.kernel.pause_receive(socket),
+                    Order::Resume(socket) => self.kernel.resume_receive(socket),
+                    Order::Finish(socket) => self.kernel.finish(socket),
+                    Order::Close(socket) => self.kernel.close(socket),
+                    Order::Abort(socket) => self.kernel.abort(socket),
+                    Order::Probe(socket, probe) => {
+                        let info = self.kernel.tcp_info(socket);
+                        self.core.probed(socket, probe, info);
+                    }
+                    Order::ResumeAccept => self.kernel.resume_accept(),
+                    Order::StopAccepting => self.kernel.stop_accepting(),
+                }
+            }
+        }
+    }
+}

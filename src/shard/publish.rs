@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::protocol::wire::{self, Code, server_frame::Body};
 use crate::shard::core::{Core, Order};
-use crate::topic::{ApplyError, NewRecord, Sequenced, TopicIndex, TopicName};
+use crate::topic::{ApplyError, NewRecord, RecordError, SequenceCheck, TopicIndex, TopicName};
 
 /// Why a publish was refused. All of these last: the same publish would be refused again.
 struct Refused {
@@ -42,7 +42,7 @@ impl Core {
         };
         let id = self.topics.topic(topic).id;
         if sequence > 0
-            && let Sequenced::Duplicate { offset } = self.sequences.check(session, id, sequence)
+            && let SequenceCheck::Duplicate { offset } = self.sequences.check(session, id, sequence)
         {
             self.counters.duplicates += 1;
             let offset = offset.map_or(0, |offset| offset.0);
@@ -100,7 +100,9 @@ impl Core {
         let mut records = Vec::with_capacity(publish.records.len());
         for record in publish.records {
             let record = NewRecord::parse(record, defaults, limits).map_err(|error| {
-                error.count(&mut self.counters.limit_hits);
+                let hits = &mut self.counters.limit_hits;
+                hits.key_bytes += u64::from(matches!(error, RecordError::KeyTooLong { .. }));
+                hits.value_bytes += u64::from(matches!(error, RecordError::ValueTooLarge { .. }));
                 Refused::new(error.code(), error.to_string())
             })?;
             records.push(record);
@@ -109,14 +111,8 @@ impl Core {
             return Err(Refused::new(Code::Invalid, "a publish without records"));
         }
         let applied = self.topics.topic_mut(topic).log.apply(records, publish.replace, now).map_err(|error| {
-            let code = match error {
-                ApplyError::KeysFull { .. } => {
-                    self.counters.limit_hits.keys += 1;
-                    Code::LimitReached
-                }
-                ApplyError::EventInReplace | ApplyError::DeleteInReplace => Code::Invalid,
-            };
-            Refused::new(code, error.to_string())
+            self.counters.limit_hits.keys += u64::from(matches!(error, ApplyError::KeysFull { .. }));
+            Refused::new(error.code(), error.to_string())
         })?;
         self.counters.classes[class.0 as usize].published += applied.appended;
         self.appended(topic);
@@ -126,16 +122,7 @@ impl Core {
     /// A topic's log grew, or its timers may have changed.
     pub(super) fn appended(&mut self, topic: TopicIndex) {
         self.make_dirty(topic);
-        let expiry = self.topics.topic(topic).log.next_key_expiry();
-        if let Some(at) = expiry {
-            self.arm_topic(topic, at);
-        }
-        let log = &self.topics.topic(topic).log;
-        if log.event_count() > 0 {
-            self.arm_retention(topic);
-        } else if log.is_empty() {
-            self.look_after_idle_topic(topic);
-        }
+        self.arm_topic_deadlines(topic);
     }
 
     /// Unflushed events pause their publishers, so that everyone at the head has a chance at each.

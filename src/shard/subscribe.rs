@@ -135,7 +135,7 @@ impl Core {
             topic,
             subscription,
             place: Place::Behind(0),
-            cursor: Cursor::default(),
+            cursor: Cursor::at(Offset::ZERO),
             served: 0,
             extra: None,
         });
@@ -206,7 +206,7 @@ impl Core {
     pub(super) fn list_behind(&mut self, index: u32, position: u32, cursor: Cursor) {
         let topic = self.at(index).subscribers[position as usize].topic;
         let entry = Behind { connection: index, subscriber: position };
-        let place = Place::Behind(self.channels[topic.at()].push_behind(entry, cursor.offset));
+        let place = Place::Behind(self.channels[topic.at()].push_behind(entry, cursor.needs()));
         let subscriber = &mut self.at(index).subscribers[position as usize];
         (subscriber.place, subscriber.cursor) = (place, cursor);
     }
@@ -220,7 +220,7 @@ impl Core {
         let entry = Ready::new(index, position, self.has_options(index, subscription), offset);
         let place = Place::Ready(self.channels[topic.at()].push_ready(entry));
         let subscriber = &mut self.at(index).subscribers[position as usize];
-        (subscriber.place, subscriber.cursor) = (place, Cursor::default());
+        (subscriber.place, subscriber.cursor) = (place, Cursor::at(Offset::ZERO));
     }
 
     /// Takes an entry out of its list, and tells the one that moved into its place.

@@ -37,6 +37,14 @@ impl Topic {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicIndex(pub u32);
 
+impl TopicIndex {
+    /// As an index into lists that run beside the registry's.
+    #[must_use]
+    pub fn at(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// [`Limits::topics`] is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there are {limit} topics already")]
