@@ -1,6 +1,6 @@
 //! The seam to the operating system: a small set of operations, and completions that come back.
 //!
-//! Two implementations stand behind it: [`Ring`] over io_uring, and a simulation, which is seeded and delays, reorders,
+//! Two implementations stand behind it: [`Ring`] over io_uring, and [`Simulation`], which is seeded and delays, reorders,
 //! shortens and fails whatever it is asked. All `unsafe` of the crate is in this module.
 
 use std::io;
@@ -14,6 +14,7 @@ mod operation;
 mod outgoing;
 mod probe;
 mod ring;
+mod simulation;
 mod sockets;
 mod uring;
 mod waker;
@@ -23,6 +24,7 @@ mod ring_tests;
 
 pub use probe::BootError;
 pub use ring::{Ring, RingConfig};
+pub use simulation::{Faults, PeerEnd, PeerId, Simulation, SimulationConfig};
 pub use sockets::{ListenOptions, listen};
 
 /// A connected socket in the kernel's table. The generation makes an id of an earlier holder of the slot invalid:
@@ -89,6 +91,7 @@ pub enum Completion {
         errno: i32,
     },
     /// The socket did not take all bytes of its last [`Kernel::send`]. Nothing is reported of sends that went whole.
+    /// Comes before anything else that the same [`Kernel::enter`] found.
     Short {
         /// Who.
         socket: SocketId,
@@ -103,7 +106,7 @@ pub enum Completion {
         socket: SocketId,
     },
     /// After [`Kernel::close`]: the kernel holds no operation of this socket any more, its descriptor is closed and
-    /// its id void. The last thing that is ever reported of it.
+    /// its id void. The only thing that is reported of it after the close, and the last.
     Released {
         /// Who it was.
         socket: SocketId,
@@ -136,16 +139,17 @@ pub enum Wait {
     Forever,
 }
 
-/// What is still held; all zero after an orderly shutdown.
+/// What is still held; all zero when accepting was stopped, every socket closed and [`Completion::Released`], and every buffer
+/// given back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Held {
-    /// Operations submitted and not completed.
+    /// Operations of sockets and listener that have not completed.
     pub operations: usize,
     /// Slots of the socket table that are in use.
     pub sockets: usize,
     /// Receive buffers lent to the caller.
     pub buffers: usize,
-    /// Descriptors open: sockets, listener, ring.
+    /// Descriptors open: sockets and listener. (Those of the ring itself go when it is dropped.)
     pub descriptors: usize,
 }
 
@@ -185,35 +189,39 @@ pub trait Kernel {
     /// Asks for one [`Completion::Writable`].
     fn await_writable(&mut self, socket: SocketId);
 
-    /// Stops receiving from `socket`, for back pressure. Bytes already received may still be reported.
+    /// Stops receiving from `socket`, for back pressure. Bytes already received may still be reported. The end of the stream
+    /// is not seen until [`Kernel::resume_receive`].
     fn pause_receive(&mut self, socket: SocketId);
 
     /// Receives from `socket` again.
     fn resume_receive(&mut self, socket: SocketId);
 
-    /// Sends FIN behind all bytes; the peer may go on sending. For an orderly close whose bytes must arrive.
+    /// Sends FIN behind all bytes, those of a send that is queued included; the peer may go on sending. For an orderly close
+    /// whose bytes must arrive. If that send comes back as [`Completion::Short`], no FIN is sent: send the rest and ask again.
     fn finish(&mut self, socket: SocketId);
 
-    /// Ends the connection for good: `shutdown(2)`, waits for the kernel's last operation, then closes.
+    /// Ends the connection for good: `shutdown(2)` behind a send that is queued, waits for the kernel's last operation, then closes.
     /// Ends with [`Completion::Released`]. Asking again does nothing.
     fn close(&mut self, socket: SocketId);
 
-    /// Closes with a reset: the peer gets RST, nothing lingers. Else as [`Kernel::close`].
+    /// Closes with a reset: the peer gets RST, nothing lingers, a send that is queued is void. Else as [`Kernel::close`].
     fn abort(&mut self, socket: SocketId);
 
     /// `TCP_INFO` of a connection; `None` if its id is void.
     fn tcp_info(&mut self, socket: SocketId) -> Option<TcpInfo>;
 
-    /// Stops accepting for good and closes the listener. For shutdown.
+    /// Stops accepting for good and closes the listener; no [`Completion::Accepted`] comes any more. For shutdown.
     fn stop_accepting(&mut self);
 
-    /// Pauses accepting (limits); what waits stays in the listener's queue.
+    /// Pauses accepting (limits); what waits stays in the listener's queue. What was accepted already may still be reported.
     fn pause_accept(&mut self);
 
-    /// Accepts again after a pause. Nothing happens if accepting is armed.
+    /// Accepts again after a pause of either kind. Nothing happens if accepting is armed.
     fn resume_accept(&mut self);
 
-    /// Submits everything queued and waits for at least one completion, as `wait` says. One system call.
+    /// Submits everything queued and waits for at least one completion, as `wait` says (not at all if one is left from before;
+    /// a signal may end the wait early). One system call; more if the queue is larger than the ring, or if something was
+    /// finished or closed behind a send.
     ///
     /// # Errors
     /// Only what no retry can mend: the ring is broken.
