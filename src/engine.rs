@@ -20,8 +20,8 @@ use crate::shard::{Report, Settings, Shard, ShardCommand, ShardHandle};
 /// A panic in a shard ends the process with this code (`EX_SOFTWARE` of sysexits.h).
 pub const EXIT_BROKEN_INVARIANT: i32 = 70;
 /// Receive buffers of a shard and their size: what can arrive between two turns without a pause.
-const BUFFERS: usize = 1_024;
-const BUFFER_BYTES: usize = 4 * 1_024;
+const BUFFERS: u16 = 1_024;
+const BUFFER_BYTES: u32 = 4 * 1_024;
 /// A shard that spins looks so long for work before it parks.
 const SPIN: Duration = Duration::from_micros(50);
 
@@ -272,7 +272,7 @@ fn run(ring: Ring, settings: Settings, idle: Idle, commands: Receiver<ShardComma
         io::Result::Ok(())
     }));
     match ended {
-        Ok(Ok(())) => shard.held_at_end(),
+        Ok(Ok(())) => shard.held(),
         Ok(Err(error)) => {
             tracing::error!(shard = 0, turn, %error, "the ring is broken");
             std::process::exit(EXIT_BROKEN_INVARIANT);

@@ -238,7 +238,7 @@ pub trait Kernel {
 }
 
 /// Wakes a shard that sleeps in [`Kernel::enter`], from any thread.
-pub trait Waker: Send + Sync {
+pub trait Waker: Send + Sync + std::fmt::Debug {
     /// Makes the kernel report [`Completion::Woken`]; several calls may give one report.
     fn wake(&self);
 }

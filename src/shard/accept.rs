@@ -1,7 +1,6 @@
 //! The first bytes of a connection: whether it is admitted, its HTTP request, the upgrade.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::kernel::SocketId;
@@ -11,7 +10,7 @@ use crate::shard::connection::{Connection, Stage};
 use crate::shard::core::{Core, Order};
 
 /// What a refused client is told to wait before it tries again.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
+const RETRY_AFTER_S: u32 = 5;
 
 impl Core {
     /// A connection was accepted.
@@ -52,8 +51,7 @@ impl Core {
             false
         };
         if refused {
-            let seconds = RETRY_AFTER.as_secs() as u32;
-            self.reply_and_end(socket.index, &Refusal::Overloaded { retry_after_seconds: seconds }.response());
+            self.reply_and_end(socket.index, &Refusal::Overloaded { retry_after_s: RETRY_AFTER_S }.response());
         } else {
             self.arm(socket.index, deadline);
         }

@@ -49,14 +49,15 @@ impl Core {
     fn connection_timer(&mut self, index: u32) {
         let now = self.now;
         self.at(index).armed = Moment::NEVER;
+        let is_over = now >= self.at(index).deadline;
         match self.at(index).stage {
             Stage::Gone => return,
-            Stage::Head(_) if now >= self.at(index).deadline => {
+            Stage::Head(_) if is_over => {
                 self.counters.limit_hits.head_time += 1;
                 self.at(index).outlet.answer(&Refusal::Timeout.response());
                 return self.begin_closing(index);
             }
-            Stage::Closing if now >= self.at(index).deadline => return self.drop_dead(index),
+            Stage::Closing if is_over => return self.drop_dead(index),
             Stage::Open => self.open_timer(index),
             Stage::Head(_) | Stage::Closing => {}
         }

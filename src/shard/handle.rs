@@ -18,7 +18,7 @@ pub enum ShardCommand {
 }
 
 /// One shard, as others see it.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct ShardHandle {
     commands: Sender<ShardCommand>,
     waker: Arc<dyn Waker>,

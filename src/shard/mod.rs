@@ -30,6 +30,7 @@ pub mod wheel;
 
 use std::collections::VecDeque;
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
@@ -42,6 +43,9 @@ use crate::shard::core::{Core, Order};
 pub use self::core::Settings;
 pub use counters::{ClassCounters, Counters, Gauges, Ledger, LimitHits, Report};
 pub use handle::{ShardCommand, ShardHandle};
+
+/// What the kernel holds so long after the last connection was dropped is reported as a leak.
+const GIVE_UP: Duration = Duration::from_secs(2);
 
 /// One shard: its kernel, and everything else.
 pub struct Shard<K: Kernel> {
@@ -123,10 +127,12 @@ impl<K: Kernel> Shard<K> {
         Ok(())
     }
 
-    /// Whether a drain was asked for and everyone is gone.
+    /// Whether a drain was asked for, everyone is gone and the kernel holds nothing any more; or, when the time for it is
+    /// long over, whatever it holds.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.core.is_draining && self.core.connection_count == 0 && self.inbox.is_empty()
+        let is_empty = self.core.connection_count == 0 && self.kernel.held() == Held::default();
+        self.core.is_draining && (is_empty || self.core.now > self.core.drain_deadline + GIVE_UP)
     }
 
     /// What the kernel holds.

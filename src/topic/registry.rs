@@ -125,6 +125,12 @@ impl Registry {
         self.names.get(name).copied()
     }
 
+    /// Whether the slot holds a topic.
+    #[must_use]
+    pub fn contains(&self, index: TopicIndex) -> bool {
+        self.slots.get(index.at()).is_some_and(Option::is_some)
+    }
+
     /// The topic in that slot.
     ///
     /// # Panics

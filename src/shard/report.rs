@@ -1,0 +1,41 @@
+//! A copy of what a shard counts, and a look at what it has.
+
+use crate::fanout::Place;
+use crate::kernel::KernelCounters;
+use crate::shard::core::Core;
+use crate::shard::{Gauges, Report};
+
+impl Core {
+    pub(super) fn report(&self, kernel: KernelCounters) -> Report {
+        let mut counters = self.counters.clone();
+        counters.sequences_evicted = self.sequences.evicted();
+        counters.limit_hits.sequences = self.sequences.evicted();
+        Report { counters, gauges: self.gauges(), kernel }
+    }
+
+    fn gauges(&self) -> Gauges {
+        let mut gauges = Gauges { connections: self.connection_count, ..Gauges::default() };
+        for connection in self.connections.iter().flatten() {
+            gauges.sessions += usize::from(connection.session.is_some());
+            gauges.blocked += usize::from(connection.outlet.is_blocked);
+            gauges.stalled += usize::from(connection.heartbeat.is_stalled());
+            gauges.unmarked += usize::from(connection.is_unmarked);
+            gauges.subscribers += connection.subscribers.len();
+            let behind = connection.subscribers.iter().filter(|subscriber| matches!(subscriber.place, Place::Behind(_)));
+            gauges.behind += behind.count();
+            gauges.connection_bytes += size_of_val(&**connection)
+                + connection.outlet.held_bytes()
+                + connection.receiver.heap_bytes()
+                + connection.subscribers.capacity() * size_of::<crate::fanout::Subscriber>()
+                + connection.subscriptions.capacity() * size_of::<Option<crate::fanout::Subscription>>()
+                + connection.subscribers.iter().map(|subscriber| subscriber.cursor.boxed_bytes()).sum::<usize>();
+        }
+        for (_, topic) in self.topics.iter() {
+            gauges.topics += 1;
+            gauges.keys += topic.log.key_count();
+            gauges.events += topic.log.event_count();
+            gauges.log_bytes += topic.log.memory_bytes();
+        }
+        gauges
+    }
+}
