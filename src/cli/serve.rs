@@ -85,7 +85,10 @@ pub fn run(args: &ServeArgs) -> Result<(), CliError> {
     if result.is_ok() {
         engine.run_until_shutdown();
     }
-    engine.shutdown();
+    let leftovers = engine.shutdown();
+    if !leftovers.is_nothing() {
+        tracing::error!(?leftovers, "not everything was given back");
+    }
     result
 }
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::protocol::close::CloseCode;
+use crate::protocol::envelope;
 use crate::protocol::frame::close_frame;
 use crate::protocol::wire::{self, Code, server_frame::Body};
-use crate::protocol::envelope;
 use crate::session::SessionId;
 use crate::shard::connection::Stage;
 use crate::shard::core::{Core, Order, Timer};
@@ -27,8 +27,7 @@ impl Core {
     pub(super) fn send_away(&mut self, index: u32, close: CloseCode, code: Code, reconnect: bool, reason: &str) {
         if self.at(index).session.is_some() {
             let spread = self.random.random_range(1..=RECONNECT_SPREAD_MS);
-            let go_away =
-                wire::GoAway { reason: code.into(), reconnect_after_ms: if reconnect { spread } else { 0 } };
+            let go_away = wire::GoAway { reason: code.into(), reconnect_after_ms: if reconnect { spread } else { 0 } };
             self.answer(index, 0, Body::GoAway(go_away));
         }
         self.close_with(index, close, reason);

@@ -156,10 +156,7 @@ impl Core {
 
     /// The connection that holds this socket, unless it is gone.
     pub(super) fn connection(&mut self, socket: SocketId) -> Option<&mut Connection> {
-        self.connections
-            .get_mut(socket.index as usize)?
-            .as_deref_mut()
-            .filter(|connection| connection.socket == socket)
+        self.connections.get_mut(socket.index as usize)?.as_deref_mut().filter(|connection| connection.socket == socket)
     }
 
     /// The connection at an index that the caller's own lists name: they never outlive it.

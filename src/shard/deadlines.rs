@@ -291,8 +291,7 @@ impl Core {
     fn forget(&mut self, topic: TopicIndex) {
         let name = self.topics.topic(topic).name.clone();
         while let Some((index, position)) = self.channels[topic.at()].any_subscriber() {
-            let unsubscribed =
-                wire::Unsubscribed { topic: name.as_str().to_owned(), reason: Code::NotFound.into() };
+            let unsubscribed = wire::Unsubscribed { topic: name.as_str().to_owned(), reason: Code::NotFound.into() };
             self.detach(index, position, false);
             self.answer(index, 0, Body::Unsubscribed(unsubscribed));
         }

@@ -121,7 +121,13 @@ impl Core {
         }
         if self.at(index).session.is_some() {
             if self.admit_message(index, malformed.request) {
-                self.answer_error(index, malformed.request, malformed.code, malformed.reason, std::time::Duration::ZERO);
+                self.answer_error(
+                    index,
+                    malformed.request,
+                    malformed.code,
+                    malformed.reason,
+                    std::time::Duration::ZERO,
+                );
             }
         } else {
             self.counters.violations += 1;

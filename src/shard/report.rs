@@ -21,7 +21,8 @@ impl Core {
             gauges.stalled += usize::from(connection.heartbeat.is_stalled());
             gauges.unmarked += usize::from(connection.is_unmarked);
             gauges.subscribers += connection.subscribers.len();
-            let behind = connection.subscribers.iter().filter(|subscriber| matches!(subscriber.place, Place::Behind(_)));
+            let behind =
+                connection.subscribers.iter().filter(|subscriber| matches!(subscriber.place, Place::Behind(_)));
             gauges.behind += behind.count();
             gauges.connection_bytes += size_of_val(&**connection)
                 + connection.outlet.held_bytes()

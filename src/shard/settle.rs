@@ -13,8 +13,9 @@ impl Core {
         !self.resumable.is_empty()
             || self.outbox.entries.iter().any(|entry| {
                 let connection = self.connections[entry.connection as usize].as_deref();
-                connection
-                    .is_some_and(|connection| connection.is_paused_by_answers || matches!(connection.stage, Stage::Closing))
+                connection.is_some_and(|connection| {
+                    connection.is_paused_by_answers || matches!(connection.stage, Stage::Closing)
+                })
             })
     }
 

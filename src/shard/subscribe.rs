@@ -125,8 +125,7 @@ impl Core {
             return;
         }
         let epoch = self.topics.topic(topic).epoch;
-        let position =
-            resume.filter(|position| position.epoch == epoch.0).map(|position| Offset(position.offset));
+        let position = resume.filter(|position| position.epoch == epoch.0).map(|position| Offset(position.offset));
         let (cursor, is_resumed) = self.topics.topic(topic).log.start(position);
         let is_exact = self.is_exact(index, subscription);
         let connection = self.at(index);
