@@ -55,8 +55,8 @@ fn start(shards: Vec<ShardHandle>) -> Control {
 }
 
 /// Sends `request` and reads until the server closes.
-fn exchange(control: &Control, request: &[u8]) -> String {
-    let mut stream = TcpStream::connect(control.local_addr()).expect("the admin port accepts");
+fn exchange(address: SocketAddr, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).expect("the admin port accepts");
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a valid timeout");
     stream.write_all(request).expect("the admin port reads");
     let mut answer = Vec::new();
@@ -65,8 +65,8 @@ fn exchange(control: &Control, request: &[u8]) -> String {
     String::from_utf8(answer).expect("text")
 }
 
-fn get(control: &Control, path: &str) -> String {
-    exchange(control, format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
+fn get(address: SocketAddr, path: &str) -> String {
+    exchange(address, format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
 }
 
 /// What the process holds: threads of ours (the test harness has others), and descriptors.
@@ -93,18 +93,18 @@ fn shards_that_answer_are_ready_and_measured() {
     let ((first, first_commands), (second, second_commands)) = (handle(4), handle(4));
     let threads = [answer(first_commands, 7), answer(second_commands, 8)];
     let control = start(vec![first, second]);
-    let health = get(&control, "/healthz");
+    let health = get(control.local_addr(), "/healthz");
     assert!(health.starts_with("HTTP/1.1 200 ") && health.ends_with("\r\n\r\nok\n"), "{health}");
-    let ready = get(&control, "/readyz");
+    let ready = get(control.local_addr(), "/readyz");
     assert!(ready.starts_with("HTTP/1.1 200 ") && ready.ends_with("\r\n\r\nready\n"), "{ready}");
-    let metrics = get(&control, "/metrics");
+    let metrics = get(control.local_addr(), "/metrics");
     assert!(metrics.to_ascii_lowercase().contains("content-type: application/openmetrics-text;"), "{metrics}");
     for line in ["tidegate_turns_total{shard=\"0\"} 7\n", "tidegate_turns_total{shard=\"1\"} 8\n", "# EOF\n"] {
         assert!(metrics.contains(line), "{line} in {metrics}");
     }
-    assert!(get(&control, "/nothing").starts_with("HTTP/1.1 404 "));
+    assert!(get(control.local_addr(), "/nothing").starts_with("HTTP/1.1 404 "));
     control.begin_drain();
-    let draining = get(&control, "/readyz");
+    let draining = get(control.local_addr(), "/readyz");
     assert!(draining.starts_with("HTTP/1.1 503 ") && draining.ends_with("shutting down\n"), "{draining}");
     control.stop();
     for thread in threads {
@@ -122,10 +122,10 @@ fn silent_full_and_ended_shards_are_named() {
     let (ended, _) = handle(4);
     let control = start(vec![answering, silent, full, ended]);
     let asked = Instant::now();
-    let ready = get(&control, "/readyz");
+    let ready = get(control.local_addr(), "/readyz");
     assert!(ready.starts_with("HTTP/1.1 503 ") && ready.ends_with("no answer from shard 1, 2, 3\n"), "{ready}");
     assert!(asked.elapsed() < Duration::from_secs(5), "it waits a second, not for each");
-    let metrics = get(&control, "/metrics");
+    let metrics = get(control.local_addr(), "/metrics");
     for (shard, up) in [(0, 1), (1, 0), (2, 0), (3, 0)] {
         assert!(metrics.contains(&format!("tidegate_shard_up{{shard=\"{shard}\"}} {up}\n")), "{metrics}");
     }
@@ -144,7 +144,7 @@ fn stopping_gives_back_threads_descriptors_and_the_port() {
         let address = control.local_addr();
         assert_eq!(held().0, before.0 + 1, "the thread is found while it runs");
         // One served, one idle, one in the middle of a head: all are cut.
-        assert!(get(&control, "/healthz").contains("ok"));
+        assert!(get(control.local_addr(), "/healthz").contains("ok"));
         let _idle = TcpStream::connect(address).expect("the admin port accepts");
         let mut slow = TcpStream::connect(address).expect("the admin port accepts");
         slow.write_all(b"GET /heal").expect("the admin port reads");
@@ -181,11 +181,11 @@ fn heads_have_a_size_and_a_time() {
     let control = start(Vec::new());
     let header = format!("X: {}\r\n", "x".repeat(1_000));
     let large = format!("GET /healthz HTTP/1.1\r\nHost: x\r\n{}\r\n", header.repeat(20));
-    assert!(exchange(&control, large.as_bytes()).starts_with("HTTP/1.1 431 "));
+    assert!(exchange(control.local_addr(), large.as_bytes()).starts_with("HTTP/1.1 431 "));
     let many = format!("GET /healthz HTTP/1.1\r\nHost: x\r\n{}\r\n", "X: x\r\n".repeat(64));
-    assert!(exchange(&control, many.as_bytes()).starts_with("HTTP/1.1 431 "));
+    assert!(exchange(control.local_addr(), many.as_bytes()).starts_with("HTTP/1.1 431 "));
     let began = Instant::now();
-    let slow = exchange(&control, b"GET /healthz HTTP/1.1\r\n");
+    let slow = exchange(control.local_addr(), b"GET /healthz HTTP/1.1\r\n");
     assert!(!slow.contains("200") && began.elapsed() > Duration::from_secs(4), "{slow}");
     assert!(began.elapsed() < Duration::from_secs(15), "closed after 5 s");
     control.stop();
@@ -219,7 +219,7 @@ fn shutdown_that_never_ends() {
         signals: Signals::Handle,
     };
     let control = Control::start(config, Vec::new()).expect("the control thread starts");
-    println!("\nstate: started");
+    println!("\nstate: {}", control.local_addr());
     println!("\nstate: {:?}", control.wait_for_shutdown_request());
     loop {
         thread::park();
@@ -241,9 +241,11 @@ fn the_second_signal_ends_the_process_at_once() {
             let status = Command::new("sh").args(["-c", &format!("kill -{name} {}", child.id())]).status();
             assert!(status.expect("there is a shell").success());
         };
-        assert_eq!(next_state().as_deref(), Some("started"));
+        let address = next_state().and_then(|text| text.parse().ok()).expect("it starts");
+        assert!(get(address, "/readyz").starts_with("HTTP/1.1 200 "));
         signal(first);
         assert_eq!(next_state().as_deref(), Some(request));
+        assert!(get(address, "/readyz").starts_with("HTTP/1.1 503 "), "no new clients are wanted");
         signal(second);
         assert_eq!(child.wait().expect("it is our child").code(), Some(130));
     }
