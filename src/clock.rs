@@ -1,5 +1,7 @@
 //! Time is an argument: a shard reads the clock once a turn and passes it on, so that whole shards run in virtual time.
 
+#![forbid(unsafe_code)]
+
 use std::ops::{Add, Sub};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -1,5 +1,7 @@
 //! The numbers that name things: newtypes, so that one is never taken for another.
 
+#![forbid(unsafe_code)]
+
 use std::fmt;
 
 /// A shard: the index of its thread, from 0.

@@ -24,12 +24,12 @@ impl Config {
     }
 
     fn write_toml(&self, out: &mut String) -> fmt::Result {
-        write_settings(out, TOP, self)?;
+        write_settings(out, TOP, self, "; ")?;
         writeln!(out, "\n[limits]")?;
-        write_settings(out, LIMITS, &self.limits)?;
+        write_settings(out, LIMITS, &self.limits, BEYOND)?;
         for class in &self.classes {
             writeln!(out, "\n[[class]]")?;
-            write_settings(out, CLASS, class)?;
+            write_settings(out, CLASS, class, BEYOND)?;
         }
         Ok(())
     }
@@ -86,6 +86,9 @@ pub(super) const FIXED: &[(&str, u64, &str, &str)] = &[
     ("NAME_BYTES", limits::NAME_BYTES as u64, "bytes of a topic's name", "error INVALID"),
 ];
 
+/// Stands between a limit's unit and what happens when it is hit.
+const BEYOND: &str = "; beyond: ";
+
 type Row = (&'static str, String, &'static str, &'static str);
 
 fn rows<T>(table: &[Setting<T>], owner: &T) -> Vec<Row> {
@@ -104,11 +107,11 @@ fn write_table(out: &mut String, title: &str, rows: &[Row]) -> fmt::Result {
     Ok(())
 }
 
-fn write_settings<T>(out: &mut String, table: &[Setting<T>], owner: &T) -> fmt::Result {
+fn write_settings<T>(out: &mut String, table: &[Setting<T>], owner: &T, between: &str) -> fmt::Result {
     for Setting { key, unit, note, print, .. } in table {
-        let comma = if unit.is_empty() { "" } else { "; " };
+        let between = if unit.is_empty() { "" } else { between };
         match print(owner) {
-            Some(value) => writeln!(out, "{key} = {value}  # {unit}{comma}{note}")?,
+            Some(value) => writeln!(out, "{key} = {value}  # {unit}{between}{note}")?,
             None => writeln!(out, "# {key} is not set  # {note}")?,
         }
     }

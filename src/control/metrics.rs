@@ -15,7 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::kernel::KernelCounters;
 use crate::shard::{ClassCounters, Counters, Gauges, Ledger, LimitHits, Report};
 
-/// The media type of [`exposition`].
+/// The media type of `/metrics`.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The text of `/metrics`. `reports` are by shard; one without a report has no series but `tidegate_shard_up`, which is 0:

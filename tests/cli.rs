@@ -1,0 +1,202 @@
+//! The binary as people and scripts meet it: what it says, where, and how it ends.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+const LOOPBACK: [&str; 5] = ["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+
+fn tidegate() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    // Whatever is set where the tests run is no part of them.
+    let settings =
+        std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("TIDEGATE_"));
+    for name in settings {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    tidegate().args(arguments).output().expect("the binary runs")
+}
+
+/// Ends with `code`, nothing on standard output, and one line on standard error, which is returned.
+fn refused(arguments: &[&str], code: i32) -> String {
+    let output = run(arguments);
+    let error = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(code), "{error}");
+    assert!(output.stdout.is_empty());
+    assert_eq!(error.lines().count(), 1, "{error}");
+    error
+}
+
+/// A file that is removed in the end.
+struct TempFile(PathBuf);
+
+impl TempFile {
+    fn new(name: &str, text: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("tidegate-{}-{name}", std::process::id()));
+        std::fs::write(&path, text).expect("the temporary directory is writable");
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("the temporary directory's name is text")
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        // Left behind at worst.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A running `serve`, killed if the test fails.
+struct Server {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    fn start() -> Self {
+        let mut child =
+            tidegate().args(LOOPBACK).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().expect("piped")).read_line(&mut line).expect("text");
+        let address = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("unexpected line {line:?}"));
+        let address = address.trim_end().parse().expect("an address");
+        Self { child, address }
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.child.id())]).status();
+        assert!(status.expect("there is a shell").success());
+    }
+
+    /// Waits for the end; the exit code and what was logged.
+    fn ended(mut self) -> (Option<i32>, String) {
+        let mut log = String::new();
+        self.child.stderr.as_mut().expect("piped").read_to_string(&mut log).expect("text");
+        (self.child.wait().expect("it is our child").code(), log)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It has ended already where the test went well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn help_explains_commands_and_exit_codes() {
+    let output = run(&["--help"]);
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(output.status.code(), Some(0));
+    for part in ["serve", "Exit codes:", "  0  done", "  3  the configuration is wrong", " 70  ", "130  "] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let serve = String::from_utf8(run(&["serve", "--help"]).stdout).expect("text");
+    for flag in
+        ["--config", "--listen", "--admin", "--shards", "--cpus", "--idle", "--insecure", "--check", "--print-config"]
+    {
+        assert!(serve.contains(flag), "{flag} in {serve}");
+    }
+    assert!(run(&["--version"]).stdout.starts_with(b"tidegate "));
+}
+
+#[test]
+fn wrong_usage_ends_with_2() {
+    for arguments in [&["serve", "--lisen", "x"][..], &["swerve"], &[], &["serve", "--check", "--print-config"]] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn an_unknown_key_is_named_with_file_and_line() {
+    let file = TempFile::new("unknown.toml", "\n[limits]\nmesage_bytes = 5\n");
+    let error = refused(&["serve", "--config", file.path()], 3);
+    let expected = format!(
+        "tidegate: {}:3: `limits.mesage_bytes`: unknown setting; did you mean `limits.message_bytes`?\n",
+        file.path()
+    );
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn wrong_settings_end_with_3() {
+    assert!(
+        refused(&["serve", "--shards", "none"], 3).starts_with("tidegate: --shards: expected \"auto\" or a number")
+    );
+    assert!(
+        refused(&["serve", "--config", "/nonexistent.toml"], 3).contains("/nonexistent.toml: cannot read the file")
+    );
+    assert!(refused(&["serve", "--listen", "0.0.0.0:0"], 3).contains("--insecure"));
+    let output = tidegate().args(["serve", "--check"]).env("TIDEGATE_LISTN", "x").output().expect("the binary runs");
+    assert_eq!(output.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("did you mean `TIDEGATE_LISTEN`?"));
+    let output = tidegate().args(LOOPBACK).env("TIDEGATE_LOG", "a=b=c").output().expect("the binary runs");
+    assert_eq!(output.status.code(), Some(3));
+}
+
+#[test]
+fn check_prints_limits_and_print_config_loads_back() {
+    let output =
+        tidegate().args(["serve", "--check"]).env("TIDEGATE_LIMITS_TOPICS", "77").output().expect("the binary runs");
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(output.status.code(), Some(0));
+    let topics = text.lines().find(|line| line.trim_start().starts_with("topics ")).expect("the limit is printed");
+    assert!(topics.contains(" 77 topics of the engine") && topics.ends_with("beyond: error LIMIT_REACHED"), "{topics}");
+
+    let printed = run(&["serve", "--print-config", "--listen", "127.0.0.1:4", "--idle", "spin"]).stdout;
+    let file = TempFile::new("printed.toml", std::str::from_utf8(&printed).expect("text"));
+    let again = tidegate()
+        .args(["serve", "--print-config"])
+        .env("TIDEGATE_CONFIG", file.path())
+        .output()
+        .expect("the binary runs");
+    assert_eq!(String::from_utf8_lossy(&again.stdout), String::from_utf8_lossy(&printed));
+    assert!(String::from_utf8_lossy(&printed).contains("listen = \"127.0.0.1:4\""));
+}
+
+#[test]
+fn nobody_reading_the_output_is_no_failure() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = tidegate().args(["serve", "--check"]).stdout(writer).output().expect("the binary runs");
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+}
+
+#[test]
+fn a_port_in_use_is_one_sentence_with_what_to_do() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    for (flag, other) in [("--listen", "--admin"), ("--admin", "--listen")] {
+        let error = refused(&["serve", flag, &address, other, "127.0.0.1:0"], 4);
+        assert!(
+            error.starts_with(&format!("tidegate: cannot listen on {address}: another process listens there")),
+            "{error}"
+        );
+        assert!(error.contains(flag), "{error}");
+    }
+    let error = refused(&["serve", "--listen", "192.0.2.1:1", "--admin", "127.0.0.1:0", "--insecure"], 4);
+    assert!(error.contains("no interface of this machine has that address"), "{error}");
+}
+
+#[test]
+fn the_first_signal_shuts_down_in_an_orderly_way() {
+    for signal in ["INT", "TERM"] {
+        let server = Server::start();
+        assert_ne!(server.address.port(), 0);
+        server.signal(signal);
+        let (code, log) = server.ended();
+        assert_eq!(code, Some(0), "{log}");
+        assert!(log.contains("shutting down"), "{log}");
+    }
+}
