@@ -313,8 +313,9 @@ mod tests {
         assert_eq!((depth.at_ns, &*depth.symbol), (7, "BTCUSDT"));
         let bids = vec![level_of("61737.63", "0")];
         assert_eq!(depth.message, Message::Depth { first: 5, last: 9, bids, asks: vec![] });
-        let ticker =
-            read(r#"8 {"stream":"btcusdt@bookTicker","data":{"u":12,"s":"BTCUSDT","b":"1.0","B":"2","a":"3","A":"4"}}"#);
+        let ticker = read(
+            r#"8 {"stream":"btcusdt@bookTicker","data":{"u":12,"s":"BTCUSDT","b":"1.0","B":"2","a":"3","A":"4"}}"#,
+        );
         let (bid, ask) = (level_of("1", "2"), level_of("3", "4"));
         assert_eq!(ticker.message, Message::BookTicker { update: 12, bid, ask });
         let trade = read(
@@ -338,7 +339,10 @@ mod tests {
             ("1 {\"stream\":", "EOF"),
             (r#"1 {"stream":"x@kline","data":{}}"#, "unknown stream \"x@kline\""),
             (r#"1 {"stream":"x@depth","data":{"s":"X","U":2,"u":1,"b":[],"a":[]}}"#, "from 2 back to 1"),
-            (r#"1 {"stream":"x@depth","data":{"s":"X","U":1,"u":1,"b":[["1","-2"]],"a":[]}}"#, "\"-2\" is not a decimal"),
+            (
+                r#"1 {"stream":"x@depth","data":{"s":"X","U":1,"u":1,"b":[["1","-2"]],"a":[]}}"#,
+                "\"-2\" is not a decimal",
+            ),
             (r#"1 {"stream":"x@depth","data":{"s":"a/b","U":1,"u":1,"b":[],"a":[]}}"#, "\"a/b\" is not a symbol"),
         ];
         for (line, says) in bad {

@@ -60,7 +60,11 @@ impl Ord for Decimal {
         let split = |text| str::split_once(text, '.').unwrap_or((text, ""));
         let ((whole, fraction), (other_whole, other_fraction)) = (split(self.shortest()), split(other.shortest()));
         // Without leading zeros the longer whole part is the larger; without trailing ones fractions compare as text.
-        whole.len().cmp(&other_whole.len()).then_with(|| whole.cmp(other_whole)).then_with(|| fraction.cmp(other_fraction))
+        whole
+            .len()
+            .cmp(&other_whole.len())
+            .then_with(|| whole.cmp(other_whole))
+            .then_with(|| fraction.cmp(other_fraction))
     }
 }
 
@@ -95,7 +99,9 @@ mod tests {
 
     #[test]
     fn trailing_zeros_are_cut_only_behind_the_point() {
-        for (printed, shortest) in [("61837.63000000", "61837.63"), ("100.00000000", "100"), ("100", "100"), ("0.0", "0")] {
+        for (printed, shortest) in
+            [("61837.63000000", "61837.63"), ("100.00000000", "100"), ("100", "100"), ("0.0", "0")]
+        {
             assert_eq!(decimal(printed).shortest(), shortest);
             assert_eq!(decimal(printed).printed(), printed);
         }
@@ -105,7 +111,8 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_refused() {
-        for text in ["", ".", "1.", ".5", "-1", "+1", "1e5", "1.2.3", "01", "00.5", "NaN", " 1", "١", &"9".repeat(41)] {
+        for text in ["", ".", "1.", ".5", "-1", "+1", "1e5", "1.2.3", "01", "00.5", "NaN", " 1", "١", &"9".repeat(41)]
+        {
             assert!(Decimal::parse(text).is_err(), "{text:?}");
         }
     }

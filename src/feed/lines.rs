@@ -55,7 +55,11 @@ impl Lines {
         let file = path.display().to_string();
         let opened = File::open(path).map(BufReader::new).and_then(|mut plain| {
             let is_gzip = plain.fill_buf()?.starts_with(&GZIP_MAGIC);
-            Ok(if is_gzip { Self::new(&file, BufReader::new(MultiGzDecoder::new(plain))) } else { Self::new(&file, plain) })
+            Ok(if is_gzip {
+                Self::new(&file, BufReader::new(MultiGzDecoder::new(plain)))
+            } else {
+                Self::new(&file, plain)
+            })
         });
         opened.map_err(|error| FeedError { file, line: 0, problem: error.into() })
     }
