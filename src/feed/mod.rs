@@ -11,7 +11,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod align;
+pub mod book;
 pub mod capture;
 pub mod decimal;
+pub mod game;
 pub mod lines;
+pub mod market;
+pub mod pace;
 pub mod recorded;
+pub mod records;
