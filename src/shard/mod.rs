@@ -102,7 +102,8 @@ impl<K: Kernel> Shard<K> {
             self.kernel.send(socket, &self.pieces);
         }
         self.pieces.clear();
-        let is_busy = self.has_completions_left || self.core.has_work() || self.core.must_settle_soon();
+        let is_busy =
+            self.has_completions_left || self.core.has_work() || self.core.must_settle_soon() || self.is_drained();
         match self.core.wheel.next() {
             _ if is_busy => Wait::No,
             Some(at) => Wait::AtMost(at.since(now)),
