@@ -21,6 +21,7 @@ fn turn() -> MutexGuard<'static, ()> {
 }
 
 /// These stand-ins for shards look at their channels all the time.
+#[derive(Debug)]
 struct NeverAsleep;
 
 impl Waker for NeverAsleep {
