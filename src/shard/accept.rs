@@ -59,10 +59,9 @@ impl Core {
 
     /// Bytes of the request's head. Returns how many belong to it once it is complete: those behind are frames.
     pub(super) fn read_head(&mut self, index: u32, bytes: &[u8]) -> Option<usize> {
-        let origins = self.settings.allowed_origins.clone();
-        let connection = self.at(index);
+        let connection = self.connections[index as usize].as_deref_mut()?;
         let Stage::Head(handshake) = &mut connection.stage else { return None };
-        match handshake.receive(bytes, origins.as_deref()) {
+        match handshake.receive(bytes, self.settings.allowed_origins.as_deref()) {
             Progress::Incomplete => None,
             Progress::Request { request: Request::Upgrade(upgrade), used } => {
                 let response = switching_protocols(&upgrade);
