@@ -69,7 +69,7 @@ fn agrees_with_tungstenite_on_valid_and_broken_streams() {
         }
     }
     // The generator reaches all of it.
-    assert!(verdicts.iter().all(|&count| count > 100), "{verdicts:?}");
+    assert!(verdicts.iter().all(|&count| count > 30), "{verdicts:?}");
 }
 
 fn brief(messages: &[Owned]) -> Vec<String> {
