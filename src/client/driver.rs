@@ -210,8 +210,7 @@ impl Driver {
             let wait = self.backoff.next_wait(lasted, rand::random());
             let wait = asked.unwrap_or(wait);
             tracing::info!(%error, wait_ms = wait.as_millis(), "disconnected, connecting again");
-            self.shared.status.send_replace(Status::Waiting { error });
-            if let Some(end) = self.wait(Instant::now() + wait).await {
+            if let Some(end) = self.wait(Instant::now() + wait, error).await {
                 break end;
             }
         };
@@ -239,12 +238,16 @@ impl Driver {
     }
 
     /// Waits to connect again; commands are taken meanwhile.
-    async fn wait(&mut self, until: Instant) -> Option<End> {
+    async fn wait(&mut self, until: Instant, error: ClientError) -> Option<End> {
         let shared = self.shared.clone();
+        // Listens before it says that it waits, or the answer to that could be missed.
+        let mut now = std::pin::pin!(shared.reconnect_now.notified());
+        now.as_mut().enable();
+        shared.status.send_replace(Status::Waiting { error });
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => return None,
-                () = shared.reconnect_now.notified() => return None,
+                () = &mut now => return None,
                 command = self.commands.recv() => if let Some(end) = self.command(command) {
                     return Some(end);
                 },
