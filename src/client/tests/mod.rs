@@ -8,6 +8,11 @@ use peer::{Got, Peer, Script};
 
 use super::*;
 
+/// A failure instead of a hang: what waits for the other side does so within this. Nothing waits so long when it works.
+async fn soon<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("the other side does its part")
+}
+
 /// A client that comes back at once, and its first connection after the Welcome.
 async fn connected(script: &Script, change: impl FnOnce(&mut Options)) -> (Client, Peer) {
     let mut options = script.options();
@@ -30,7 +35,7 @@ async fn subscribed(client: &Client, peer: &mut Peer) -> Subscription {
 
 async fn next_patch(subscription: &mut Subscription) -> PatchUpdate {
     loop {
-        if let Update::Patch(patch) = subscription.next().await.expect("the subscription goes on") {
+        if let Update::Patch(patch) = soon(subscription.next()).await.expect("the subscription goes on") {
             return patch;
         }
     }

@@ -44,7 +44,7 @@ impl Script {
     }
 
     pub(super) async fn accept_tcp(&self) -> (TcpStream, String) {
-        let (mut stream, _) = self.listener.accept().await.expect("somebody connects");
+        let (mut stream, _) = super::soon(self.listener.accept()).await.expect("somebody connects");
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(stream.read_u8().await.expect("the head is sent whole"));
@@ -94,7 +94,7 @@ impl Peer {
     }
 
     pub(super) async fn next(&mut self) -> Got {
-        let Ok(frame) = self.socket.read_frame().await else { return Got::Gone };
+        let Ok(frame) = super::soon(self.socket.read_frame()).await else { return Got::Gone };
         match frame.opcode {
             OpCode::Binary => {
                 let frame = wire::ClientFrame::decode(&frame.payload[..]).expect("the client sends valid frames");

@@ -10,7 +10,7 @@ async fn an_unacknowledged_publish_is_sent_again_with_its_sequence() {
     let second = client.publish_nowait("t", [Record::event("2")]).await.expect("there is room");
     let (request, publish_1) = peer.publish().await;
     peer.published(request, 10, false).await;
-    assert_eq!(first.await.map(|published| published.offset), Ok(10));
+    assert_eq!(soon(first).await.map(|published| published.offset), Ok(10));
     let (_, publish_2) = peer.publish().await;
     assert!(publish_2.sequence > publish_1.sequence);
     drop(peer);
@@ -23,8 +23,8 @@ async fn an_unacknowledged_publish_is_sent_again_with_its_sequence() {
     let (request, publish_3) = peer.publish().await;
     assert!(publish_3.sequence > publish_2.sequence);
     peer.published(request, 12, false).await;
-    assert_eq!(second.await, Ok(Published { offset: 0, is_duplicate: true, may_be_repeated: false }));
-    assert_eq!(third.await, Ok(Published { offset: 12, is_duplicate: false, may_be_repeated: false }));
+    assert_eq!(soon(second).await, Ok(Published { offset: 0, is_duplicate: true, may_be_repeated: false }));
+    assert_eq!(soon(third).await, Ok(Published { offset: 12, is_duplicate: false, may_be_repeated: false }));
 }
 
 #[tokio::test]
@@ -36,15 +36,15 @@ async fn in_another_session_a_publish_that_was_sent_may_be_repeated() {
     drop(peer);
     // Ordered behind the end of the connection by the status, so that it is never sent in the first session.
     let mut status = client.status();
-    status.wait_for(|status| !matches!(status, Status::Connected)).await.expect("the client lives");
+    soon(status.wait_for(|status| !matches!(status, Status::Connected))).await.expect("the client lives");
     let unsent = client.publish_nowait("t", [Record::state("k", "w")]).await.expect("there is room");
     let (mut peer, _) = script.welcome(b"session-2").await;
     for offset in [1, 2] {
         let (request, _) = peer.publish().await;
         peer.published(request, offset, false).await;
     }
-    assert_eq!(sent.await.map(|published| published.may_be_repeated), Ok(true));
-    assert_eq!(unsent.await.map(|published| published.may_be_repeated), Ok(false));
+    assert_eq!(soon(sent).await.map(|published| published.may_be_repeated), Ok(true));
+    assert_eq!(soon(unsent).await.map(|published| published.may_be_repeated), Ok(false));
 }
 
 #[tokio::test]
@@ -97,6 +97,6 @@ async fn only_so_many_publishes_are_outstanding() {
     assert_eq!(second.records[0].value, "2");
     assert!(std::future::poll_fn(|context| std::task::Poll::Ready(third.as_mut().poll(context))).await.is_pending());
     peer.published(request, 1, false).await;
-    third.await.expect("an acknowledgement makes room");
+    soon(third).await.expect("an acknowledgement makes room");
     assert_eq!(peer.publish().await.1.records[0].value, "3");
 }

@@ -76,8 +76,8 @@ async fn go_away_without_a_time_is_for_good() {
     peer.send(0, server_frame::Body::GoAway(go_away)).await;
     drop(peer);
     let end = ClientError::SentAway { reason: Code::Revoked };
-    assert_eq!(subscription.next().await.expect_err("it is over"), end);
-    assert_eq!(subscription.next().await.expect_err("it stays over"), end);
+    assert_eq!(soon(subscription.next()).await.expect_err("it is over"), end);
+    assert_eq!(soon(subscription.next()).await.expect_err("it stays over"), end);
     assert_eq!(client.publish("t", [Record::event("e")]).await, Err(end));
 }
 
@@ -92,9 +92,9 @@ async fn codes_from_4500_are_for_good() {
     peer.send(0, server_frame::Body::GoAway(go_away)).await;
     peer.close(4501).await;
     let end = ClientError::Closed { code: 4501, reason: "scripted".into() };
-    assert_eq!(waiting.await, Err(end.clone()));
+    assert_eq!(soon(waiting).await, Err(end.clone()));
     let mut status = client.status();
-    let status = status.wait_for(|status| matches!(status, Status::Ended(_))).await.expect("the client lives");
+    let status = soon(status.wait_for(|status| matches!(status, Status::Ended(_)))).await.expect("the client lives");
     assert_eq!(*status, Status::Ended(end));
     drop(status);
     assert_eq!(client.stats().reconnects, 0);
@@ -110,7 +110,7 @@ async fn reconnect_now_ends_the_wait() {
     .await;
     drop(peer);
     let mut status = client.status();
-    status.wait_for(|status| matches!(status, Status::Waiting { .. })).await.expect("the client lives");
+    soon(status.wait_for(|status| matches!(status, Status::Waiting { .. }))).await.expect("the client lives");
     client.reconnect_now();
     script.welcome(b"session-1").await;
 }
