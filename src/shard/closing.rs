@@ -89,11 +89,11 @@ impl Core {
         let now = self.now;
         let connection = self.at(index);
         let socket = connection.socket;
-        if let Some(session) = connection.session.take() {
-            if self.sessions.get(&session) == Some(&socket) {
-                self.sessions.remove(&session);
-                self.sequences.session_ended(session.0, now);
-            }
+        if let Some(session) = connection.session.take()
+            && self.sessions.get(&session) == Some(&socket)
+        {
+            self.sessions.remove(&session);
+            self.sequences.session_ended(session.0, now);
         }
     }
 
