@@ -49,6 +49,7 @@ pub(super) enum Timer {
     Connection(SocketId),
     Topic(TopicIndex),
     Sequences,
+    Accept,
     Drain,
 }
 
