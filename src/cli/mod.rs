@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod echo;
 pub mod exit;
 pub mod failure;
 pub mod logging;
@@ -35,6 +36,8 @@ enum Command {
     Sub(sub::SubArgs),
     /// Publishes records.
     Pub(publish::PubArgs),
+    /// Echoes text and binary messages, for conformance tests.
+    Echo(echo::EchoArgs),
 }
 
 /// Runs the command that the process was started with. What goes wrong is one line on standard error, and an exit code
@@ -68,6 +71,7 @@ fn execute(command: Command) -> Result<(), CliError> {
             let input = tokio::io::BufReader::new(tokio::io::stdin());
             Ok(block_on(publish::run(args, input, &mut io::stdout()))?)
         }
+        Command::Echo(args) => echo::run(&args),
     }
 }
 
