@@ -95,6 +95,16 @@ impl Client {
         }
     }
 
+    /// The next frame, which must be a patch, without its records: for tests with very many clients.
+    pub fn head(&mut self) -> PatchHead {
+        loop {
+            if let Message::Binary(bytes) = self.socket.read().expect("the connection is open") {
+                let frame = FrameHead::decode(bytes).expect("a ServerFrame");
+                return frame.patch.expect("a patch");
+            }
+        }
+    }
+
     pub fn body(&mut self) -> Body {
         self.frame().body.expect("a frame has a body")
     }
@@ -143,6 +153,28 @@ impl Client {
             other => panic!("no Error but {other:?}"),
         }
     }
+}
+
+/// A `ServerFrame` of which everything but a patch is skipped.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct FrameHead {
+    #[prost(message, optional, tag = "6")]
+    pub patch: Option<PatchHead>,
+}
+
+/// A `Patch` whose records are skipped.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PatchHead {
+    #[prost(uint64, tag = "2")]
+    pub from: u64,
+    #[prost(uint64, tag = "3")]
+    pub to: u64,
+    #[prost(uint64, tag = "5")]
+    pub expired: u64,
+    #[prost(uint64, tag = "6")]
+    pub overrun: u64,
+    #[prost(uint64, tag = "11")]
+    pub lost: u64,
 }
 
 /// How a connection ended.
