@@ -60,18 +60,19 @@ impl CloseCode {
     /// Codes nobody has defined invite it too, because a proxy may have sent them.
     #[must_use]
     pub fn invites_reconnect(self) -> bool {
-        match self {
-            // Done, or the same client would only fail in the same way.
+        // Done, or the same client would only fail in the same way.
+        let is_final = matches!(
+            self,
             Self::NORMAL
-            | Self::PROTOCOL_ERROR
-            | Self::UNSUPPORTED
-            | Self::INVALID_TEXT
-            | Self::POLICY
-            | Self::TOO_BIG
-            | Self::EXTENSION_MISSING => false,
-            Self(4500..=4999) => false,
-            Self(_) => true,
-        }
+                | Self::PROTOCOL_ERROR
+                | Self::UNSUPPORTED
+                | Self::INVALID_TEXT
+                | Self::POLICY
+                | Self::TOO_BIG
+                | Self::EXTENSION_MISSING
+                | Self(4500..=4999)
+        );
+        !is_final
     }
 }
 

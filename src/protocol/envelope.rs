@@ -1,6 +1,6 @@
 //! Envelopes: one protobuf message for each WebSocket message.
 //!
-//! What a client sends is looked over (`scan`) before anything is allocated for it. Decoded, the fields of a publish share
+//! What a client sends is looked over before anything is allocated for it. Decoded, the fields of a publish share
 //! one copy of the message; a [`wire::Record`] takes about a hundred bytes beside it, and their number is limited, so what a
 //! message becomes stays within four times the limit of a message.
 

@@ -49,6 +49,7 @@ pub(super) enum Timer {
     Connection(SocketId),
     Topic(TopicIndex),
     Sequences,
+    Accept,
     Drain,
 }
 
@@ -102,6 +103,8 @@ pub(super) struct Core {
     /// Topics with records that were not offered to everyone at their head, longest waiting first.
     pub(super) dirty: Vec<TopicIndex>,
     pub(super) outbox: Outbox,
+    /// Topics that patches were made from in this turn, whose logs hold encoded runs until its end.
+    pub(super) encoded: Vec<TopicIndex>,
     pub(super) orders: Vec<Order>,
     /// Connections that are read from again once this turn's sends are settled.
     pub(super) resumable: Vec<SocketId>,
@@ -140,6 +143,7 @@ impl Core {
             due: VecDeque::new(),
             dirty: Vec::new(),
             outbox: Outbox::default(),
+            encoded: Vec::new(),
             orders: Vec::new(),
             resumable: Vec::new(),
             random,

@@ -54,6 +54,9 @@ impl Core {
         }
         self.offer_dirty();
         self.place_markers();
+        for topic in self.encoded.drain(..) {
+            self.topics.topic_mut(topic).log.release_runs();
+        }
         if self.has_work() {
             self.counters.turns_over_budget += 1;
         }
@@ -304,6 +307,7 @@ impl Core {
                     filter: options.as_ref().and_then(|options| options.filter.as_ref()),
                     only_new_events: options.as_ref().is_some_and(|options| options.only_new_events),
                 };
+                self.encoded.push(topic);
                 let topic = self.topics.topic_mut(topic);
                 let patch = topic.log.patch(topic.id, &cursor, &ask);
                 self.counters.own_patches += 1;
@@ -406,6 +410,7 @@ impl Core {
             filter: None,
             only_new_events: false,
         };
+        self.encoded.push(topic);
         let made = self.topics.topic_mut(topic);
         let cursor = Cursor::at(from);
         let patch = made.log.patch(made.id, &cursor, &ask);

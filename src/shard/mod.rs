@@ -173,10 +173,7 @@ impl<K: Kernel> Shard<K> {
     fn complete(&mut self, completion: Completion) {
         match completion {
             Completion::Accepted { socket, peer } => self.core.accepted(socket, peer),
-            Completion::AcceptPaused { errno } => {
-                self.core.counters.limit_hits.descriptors += 1;
-                tracing::warn!(errno, "accepting is paused until a connection closes");
-            }
+            Completion::AcceptPaused { errno } => self.core.accept_paused(errno),
             Completion::Received { socket, received } => {
                 self.core.received(socket, self.kernel.bytes(&received));
                 self.kernel.release(received);

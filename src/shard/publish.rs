@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::protocol::wire::{self, Code, server_frame::Body};
+use crate::shard::connection::Connection;
 use crate::shard::core::{Core, Order};
 use crate::topic::{ApplyError, NewRecord, RecordError, SequenceCheck, TopicIndex, TopicName};
 
@@ -25,7 +26,7 @@ impl Core {
             if publish.sequence == 0 {
                 return self.over_rate(index, request, wait);
             }
-            self.pause_publisher(index);
+            self.pause_reading(index, |connection| &mut connection.is_paused_by_rate);
             let until = self.now + wait;
             let connection = self.at(index);
             connection.wake_at = connection.wake_at.min(until);
@@ -132,19 +133,23 @@ impl Core {
         }
         let connection = self.at(index);
         let socket = connection.socket;
-        if connection.is_open() && !connection.is_paused_by_publishing {
+        if connection.is_open() && !connection.is_paused_by_flush {
             self.counters.limit_hits.unflushed_event_bytes += 1;
-            self.pause_publisher(index);
+            self.pause_reading(index, |connection| &mut connection.is_paused_by_flush);
             self.channels[topic.at()].paused_publishers.push(socket);
         }
     }
 
-    fn pause_publisher(&mut self, index: u32) {
+    /// Stops reading from a connection, for the reason that `flag` stands for.
+    pub(super) fn pause_reading(&mut self, index: u32, flag: impl FnOnce(&mut Connection) -> &mut bool) {
         let connection = self.at(index);
-        if connection.is_open() && !connection.is_paused_by_publishing {
-            connection.is_paused_by_publishing = true;
-            let socket = connection.socket;
-            self.orders.push(Order::Pause(socket));
+        if connection.is_open() {
+            let was_paused = connection.is_paused();
+            *flag(connection) = true;
+            if !was_paused {
+                let socket = connection.socket;
+                self.orders.push(Order::Pause(socket));
+            }
         }
     }
 
@@ -152,7 +157,7 @@ impl Core {
     pub(super) fn resume_publishers(&mut self, topic: TopicIndex) {
         for socket in std::mem::take(&mut self.channels[topic.at()].paused_publishers) {
             if let Some(connection) = self.connection(socket) {
-                connection.is_paused_by_publishing = false;
+                connection.is_paused_by_flush = false;
                 self.resumable.push(socket);
             }
         }

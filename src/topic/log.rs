@@ -12,7 +12,7 @@ use super::segment::Segments;
 use super::{Cursor, Priority, TopicClass};
 use crate::clock::Moment;
 use crate::ids::Offset;
-use crate::limits::Limits;
+use crate::limits::{Limits, TOMBSTONES_BEYOND_KEYS};
 use crate::protocol::wire;
 
 /// A topic's records. Live are: the newest record of each key, values as well as deletes that somebody may still need,
@@ -57,6 +57,8 @@ pub struct LogSettings {
     pub event_age: std::time::Duration,
     /// Entries of the memory of what evicted events were.
     pub kind_runs: usize,
+    /// So many more deletes than live keys.
+    pub tombstones_beyond_keys: usize,
 }
 
 /// What [`Log::apply`] did.
@@ -103,6 +105,7 @@ impl LogSettings {
             event_bytes: class.event_bytes,
             event_age: class.event_age,
             kind_runs: limits.kind_runs,
+            tombstones_beyond_keys: TOMBSTONES_BEYOND_KEYS,
         }
     }
 }
@@ -287,7 +290,9 @@ impl Log {
         self.checksum = self.checksum.wrapping_sub(entry.term);
         if entry.kind == Kind::Value {
             self.live_keys -= 1;
-            self.key_deadlines.remove(&(entry.deadline, old));
+            if entry.deadline != Moment::NEVER {
+                self.key_deadlines.remove(&(entry.deadline, old));
+            }
         } else {
             self.tombstones.remove(&old);
         }

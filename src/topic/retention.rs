@@ -5,7 +5,6 @@ use super::Priority;
 use super::kinds::Fate;
 use crate::clock::Moment;
 use crate::ids::Offset;
-use crate::limits::TOMBSTONES_BEYOND_KEYS;
 
 /// Events that [`Log::retain`] evicted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,8 +33,8 @@ impl Log {
             }
         }
         self.kinds.trim(self.settings.kind_runs, lowest);
-        while self.tombstone_count() > self.key_count() + TOMBSTONES_BEYOND_KEYS {
-            let oldest = *self.tombstones.first().expect("there are more than some thousand");
+        while self.tombstone_count() > self.key_count() + self.settings.tombstones_beyond_keys {
+            let oldest = *self.tombstones.first().expect("there are more than of the keys");
             self.forget_tombstone(oldest);
         }
         if self.events.capacity() > 64 && self.events.capacity() > 4 * self.events.len() {

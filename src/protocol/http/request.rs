@@ -136,7 +136,7 @@ impl<'a> Headers<'a> {
         };
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]%~".contains(&byte);
         let host = authority.unwrap_or(host);
-        if !host.bytes().all(is_plain) { Err(BAD_HOST) } else { Ok(host.to_owned()) }
+        if host.bytes().all(is_plain) { Ok(host.to_owned()) } else { Err(BAD_HOST) }
     }
 
     /// RFC 6455 §4.2.1, point by point.
