@@ -116,7 +116,9 @@ impl Engine {
     /// What stands in the way.
     pub fn start_as(config: Config, role: Role) -> Result<Self, StartError> {
         let address = config.listen;
-        let bound = listen(address, ListenOptions::default())
+        // One shard has the port alone: shared, a second engine on it would start, and take half of the clients.
+        let options = ListenOptions { shares_port: false, ..ListenOptions::default() };
+        let bound = listen(address, options)
             .and_then(|listener| Ok((listener.local_addr()?, listener)))
             .map_err(|source| StartError::Listen { address, source })?;
         let (local_addr, listener) = bound;
@@ -337,6 +339,15 @@ mod tests {
         fn stop_accepting(&mut self) {}
         fn pause_accept(&mut self) {}
         fn resume_accept(&mut self) {}
+    }
+
+    #[test]
+    fn a_second_engine_on_the_same_port_is_refused() {
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        let config = Config { listen: free, admin: free, ..Config::default() };
+        let first = Engine::embed(config.clone()).expect("the first one starts");
+        let second = Engine::embed(Config { listen: first.local_addr(), ..config });
+        assert!(matches!(second, Err(StartError::Listen { .. })), "{second:?}");
     }
 
     /// Run by the next test, in a process of its own.

@@ -1,4 +1,114 @@
-//! Tidegate: live state to very many WebSocket clients.
+//! Tidegate keeps live state flowing to very many WebSocket clients. This page is the map of the code.
+//!
+//! Every update is a *record* in its *topic*'s log; a subscriber is a *cursor* into that log. When a connection can take
+//! bytes, the shard reads the log from the cursor to the head, skips what is superseded or past its window, sends one
+//! *patch* and moves the cursor. So a snapshot, a delta, a resume and catching up are one thing, and a subscriber that
+//! stalls costs a number.
+//!
+//! ```text
+//!      publishers and subscribers                           Prometheus, operators, signals
+//!               │  ▲                                                  │
+//! ┌─ shard ─────▼──┴───────────────────────────────┐     ┌─ control ──▼─────────────┐
+//! │ kernel    one io_uring: sockets, buffers       │     │ tokio-uring: /metrics,   │
+//! │    │  ▲                                        │     │ /healthz, /readyz        │
+//! │ protocol  HTTP head, frames, envelopes         │     └───────────┬──────────────┘
+//! │    │  ▲                                        │                 │
+//! │ session   heartbeat, rate                      │◀── ShardCommand ┘
+//! │    │  ▲                                        │      (bounded channel, waker)
+//! │ topic     logs: records in, patches out        │
+//! │    │  ▲                                        │     ┌─ engine ─────────────────┐
+//! │ fanout    who is at the head, who is behind,   │     │ boot, threads, orderly   │
+//! │           how much each connection may be sent │     │ shutdown; embedding      │
+//! └────────────────────────────────────────────────┘     └──────────────────────────┘
+//! ```
+//!
+//! A shard is one thread with an event loop. It owns its connections, its logs and its ring by value. This version
+//! runs one; ids, homes and messages are shaped for several.
+//!
+//! # Code map
+//!
+//! In the order in which bytes travel. Stages return values and never call the next stage; only [`shard`] connects them.
+//!
+//! | module | what it is | begin with |
+//! |---|---|---|
+//! | [`kernel`] | the seam to the operating system: operations and completions. All `unsafe` is here. [`kernel::Ring`] over io_uring, [`kernel::Simulation`] seeded | [`kernel::Kernel`], [`kernel::Completion`] |
+//! | [`protocol`] | bytes to messages and back, without IO: [`protocol::http`], [`protocol::websocket`], [`protocol::envelope`], [`protocol::frame`], [`protocol::close`] | [`protocol::websocket::Receiver`] |
+//! | [`session`] | one connection: alive, stalled or dead; how many messages it may send | [`session::Heartbeat`] |
+//! | [`topic`] | names, patterns, classes; the log, its retention and its patches; the memory of sequences | [`topic::Log`], [`topic::Log::patch`] |
+//! | [`fanout`] | a topic's lists of subscribers, a connection's way out and its in-flight window | [`fanout::Channel`], [`fanout::Window`] |
+//! | [`shard`] | the turn: reap, parse, apply, expire, flush, submit, settle | [`shard::Shard::turn`] |
+//! | [`engine`] | boot, pinning, orderly shutdown; also the way to embed | [`engine::Engine`] |
+//! | [`control`] | the other thread: metrics, health, signals | [`control::Control`] |
+//! | [`client`] | the Rust client, on tokio; builds without the engine (feature `client`) | the module's page |
+//! | [`cli`] | one file per command, and the exit codes | [`cli::Exit`] |
+//! | [`feed`] | recorded captures, and a simulated market that writes the same format: real input for `demo`, `replay` and tests | the module's page |
+//!
+//! What all of them use: [`clock`] (time is an argument, a [`clock::Moment`]), [`ids`] (newtypes), [`limits`] (every limit
+//! with its default), [`config`] (where settings come from). The wire contract is `proto/tidegate/v1/tidegate.proto`;
+//! `docs/protocol.md` explains it from the client's side, `docs/decisions/` why things are as they are.
+//!
+//! # The path of one record
+//!
+//! Names without a link are private to [`shard`], in the file that stands beside them.
+//!
+//! 1. **In.** A multishot receive completes: [`kernel::Completion::Received`]. `Shard::reap` (`mod.rs`) hands the bytes, in the
+//!    buffer that they arrived in, to `Core::received` (`receive.rs`). [`protocol::websocket::Receiver`] unmasks them in place and lends a message;
+//!    [`protocol::envelope::decode`] makes a frame of it.
+//! 2. **Applied.** `Core::dispatch` (`dispatch.rs`) sends a `Publish` to `Core::publish_admitted` (`publish.rs`): the sequence is checked
+//!    ([`topic::Sequences`]), the topic found or made ([`topic::Registry`]), each record parsed once
+//!    ([`topic::NewRecord::parse`]) and appended by [`topic::Log::apply`], which encodes it for all time. The topic is now
+//!    dirty; the acknowledgement waits in the connection's [`fanout::Outlet`].
+//! 3. **Offered.** `Core::flush` (`flush.rs`) takes the dirty topics by priority. For the first subscriber at the previous head
+//!    `Core::shared` has [`topic::Log::patch`] make a frame, WebSocket header included; everyone else at that head gets the same
+//!    bytes, by reference count. Who may not take it (blocked, no room in the window, options) is listed as behind.
+//! 4. **Caught up.** Connections that woke (writable again, a pong or credit, a timer) are `serve`d: `gather` orders their topics,
+//!    `chunk` has the log make a patch from each one's own cursor, as far as there is room.
+//! 5. **Out.** `Outbox` (`outbox.rs`) holds one send for each connection: the rest of a cut frame, answers, patches, a marker.
+//!    [`shard::Shard::prepare`] queues them, [`shard::Shard::submit`] enters the kernel once for all of them, and for waiting.
+//! 6. **Settled.** Only short sends report back: `Core::sent_short` (`settle.rs`) keeps the rest of the frame that was cut and
+//!    takes whole frames behind it back, their cursors with them. `commit` accounts for the rest: [`shard::Ledger`],
+//!    [`fanout::Window::sent`].
+//! 7. **Confirmed.** The pong of the marker, or `Credit`, comes back on the same way as step 1, and
+//!    [`fanout::Window::confirm_mark`] makes room for more.
+//!
+//! Around it: `accept.rs` (admission, the upgrade), `subscribe.rs` (subscriptions and the topics they match), `deadlines.rs`
+//! (everything that happens because time passed, from one [`shard::wheel`]), `closing.rs` (how connections end), `core.rs` (what a
+//! shard owns), `report.rs` (what it tells the control thread).
+//!
+//! # Invariants
+//!
+//! * A cursor moves only with a frame that says so, and moves back if the socket did not begin to take that frame.
+//! * For every patch, `to - from = records + conflated + filtered + expired + overrun + lost`. Nothing is dropped without a count.
+//! * Each subscriber of a topic is in exactly one of its channel's two lists; its [`fanout::Place`] says where.
+//! * A connection gets at most one send per turn, and nothing while an earlier one is short.
+//! * The kernel owns no bytes to be sent once [`kernel::Kernel::enter`] has returned.
+//! * A slot of the socket table is reused only when the kernel holds no operation of it; ids carry a generation.
+//! * Everything has a limit in [`limits`], and a counter for when it is hit. Nothing grows by what a peer merely claims.
+//! * A peer's fault is a close code and a counter; a broken invariant panics, and the process ends with 70, since its state cannot
+//!   be trusted.
+//!
+//! Deliberately absent:
+//!
+//! * **Queues of patches.** A connection holds answers and the rest of one cut frame; what it has still to be sent is a cursor.
+//! * **Locks, `Rc<RefCell>`, globals** in a shard. Other threads speak to it through one bounded channel ([`shard::ShardHandle`]).
+//! * **`async`** on the data path. The turn is a function; the control thread and the client are where futures live.
+//! * **Clocks** within a shard. `now` is read once a turn and passed down, so that whole shards run in virtual time.
+//! * **Per-client encoding.** Records are encoded when they are appended; a patch is a head and slices of what is there.
+//! * **Unsafe code** outside [`kernel`].
+//!
+//! # Where to make which change
+//!
+//! | change | place |
+//! |---|---|
+//! | a setting or limit | [`limits`], a row in `config/settings.rs`; its counter in `shard/counters.rs`, which does not compile until `control/metrics.rs` exports it |
+//! | a frame of the protocol | the `.proto`, `shard/dispatch.rs`, `docs/protocol.md` and its test |
+//! | what is dropped, and when | `judge` in `topic/patch.rs` for one cursor, `topic/retention.rs` for everyone |
+//! | who is sent to first | `gather` and `offer_dirty` in `shard/flush.rs` |
+//! | how much a slow client is sent | [`fanout::Window`] |
+//! | a reason to close | `protocol/close.rs`, `shard/closing.rs` |
+//! | an operation of the kernel | [`kernel::Kernel`], and both implementations |
+//! | a metric | `control/metrics.rs` |
+//! | a command | a file in `cli/` |
 
 #![cfg_attr(not(feature = "server"), forbid(unsafe_code))]
 

@@ -82,7 +82,7 @@ impl Market {
     ///
     /// # Panics
     ///
-    /// There are no instruments, or one starts within [`BAND_TICKS`] of nothing.
+    /// There are no instruments, or one starts within `BAND_TICKS` of nothing.
     #[must_use]
     pub fn new(seed: u64, start_ns: u64, instruments: Vec<Instrument>) -> Self {
         assert!(!instruments.is_empty(), "a market trades something");
