@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use super::failure::{Failure, FailureKind};
 use crate::config::ConfigError;
 
 /// The exit codes. They are part of the interface: a number keeps its meaning.
@@ -141,6 +142,20 @@ impl CliError {
     #[must_use]
     pub fn sentence(&self) -> Option<&str> {
         self.sentence.as_deref()
+    }
+}
+
+impl From<Failure> for CliError {
+    fn from(failure: Failure) -> Self {
+        let exit = match failure.kind {
+            FailureKind::NoServer => Exit::NoServer,
+            FailureKind::Refused | FailureKind::Server(_) => Exit::Refused,
+            FailureKind::BadArgument => Exit::Usage,
+            FailureKind::BadInput { .. } => Exit::BadInput,
+            FailureKind::Io => Exit::Failure,
+            FailureKind::Interrupted => Exit::Interrupted,
+        };
+        Self::new(exit, failure)
     }
 }
 

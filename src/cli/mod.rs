@@ -4,8 +4,12 @@
 
 pub mod echo;
 pub mod exit;
+pub mod failure;
 pub mod logging;
+pub mod publish;
 pub mod serve;
+pub mod sub;
+mod text;
 
 use std::io::{self, Write};
 use std::panic::catch_unwind;
@@ -14,6 +18,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use exit::{CliError, Exit};
+use failure::{Failure, FailureKind};
 
 /// Keeps live state flowing to very many WebSocket clients.
 #[derive(Debug, Parser)]
@@ -27,6 +32,10 @@ struct Cli {
 enum Command {
     /// Runs the engine.
     Serve(serve::ServeArgs),
+    /// Subscribes, and prints what comes.
+    Sub(sub::SubArgs),
+    /// Publishes records.
+    Pub(publish::PubArgs),
     /// Echoes text and binary messages, for conformance tests.
     Echo(echo::EchoArgs),
 }
@@ -57,8 +66,23 @@ fn execute(command: Command) -> Result<(), CliError> {
     logging::start()?;
     match command {
         Command::Serve(args) => serve::run(&args),
+        Command::Sub(args) => Ok(block_on(sub::run(args, &mut io::stdout()))?),
+        Command::Pub(args) => {
+            let input = tokio::io::BufReader::new(tokio::io::stdin());
+            Ok(block_on(publish::run(args, input, &mut io::stdout()))?)
+        }
         Command::Echo(args) => echo::run(&args),
     }
+}
+
+/// Runs a command that talks to a server, on this thread.
+fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(FailureKind::Io, format!("cannot start: {error}")))?;
+    let result = runtime.block_on(command);
+    // A read of standard input that is under way cannot be cancelled, and must not be waited for.
+    runtime.shutdown_background();
+    result
 }
 
 /// Writes `text` to standard output at once.

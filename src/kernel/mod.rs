@@ -10,6 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 mod buffers;
+#[cfg(test)]
+mod contract_tests;
 mod operation;
 mod outgoing;
 mod probe;

@@ -708,3 +708,21 @@ impl Drop for Ring {
         }
     }
 }
+
+/// What only tests may look at or do.
+#[cfg(test)]
+impl Ring {
+    pub(super) fn inject(&mut self, operation: Operation, result: i32) {
+        self.events.push_back(Event::Completed(Completed { operation, result, flags: 0 }));
+    }
+
+    pub(super) fn may_send(&mut self, socket: SocketId) -> bool {
+        let turn = self.turn;
+        let slot = self.sockets.find_open(socket);
+        slot.is_none_or(|slot| slot.sent_in_turn != turn && !slot.has_short && !slot.awaits_writable)
+    }
+
+    pub(super) fn socket_of(&mut self, socket: SocketId) -> SockRef<'_> {
+        self.sockets.find(socket).expect("it is open").socket()
+    }
+}

@@ -246,3 +246,11 @@ fn set_notsent_lowat(socket: &Socket, bytes: u32) -> io::Result<()> {
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+/// For tests in a process of their own.
+#[cfg(test)]
+pub(super) fn set_descriptor_limit(limits: &libc::rlimit) {
+    // SAFETY: setrlimit(2) reads a struct that outlives the call.
+    let result = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, ptr::from_ref(limits)) };
+    assert_eq!(result, 0);
+}

@@ -1,16 +1,19 @@
 //! The first bytes of a connection: whether it is admitted, its HTTP request, the upgrade.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::kernel::SocketId;
 use crate::protocol::http::{Endpoint, Handshake, Progress, Refusal, Request, healthy, switching_protocols};
 use crate::session::Heartbeat;
 use crate::shard::connection::{Connection, Stage};
-use crate::shard::core::{Core, Order};
+use crate::shard::core::{Core, Order, Timer};
 
 /// What a refused client is told to wait before it tries again.
 const RETRY_AFTER_S: u32 = 5;
+/// When accepting is tried again after descriptors ran out.
+const ACCEPT_RETRY: Duration = Duration::from_millis(500);
 
 impl Core {
     /// A connection was accepted.
@@ -57,12 +60,19 @@ impl Core {
         }
     }
 
+    /// The kernel could accept no more. A connection of ours that closes frees what was missing, and if others hold it a
+    /// timer tries again.
+    pub(super) fn accept_paused(&mut self, errno: i32) {
+        self.counters.limit_hits.descriptors += 1;
+        tracing::warn!(errno, "accepting is paused: no descriptors, no memory, or no room for connections");
+        self.wheel.insert(self.now + ACCEPT_RETRY, Timer::Accept);
+    }
+
     /// Bytes of the request's head. Returns how many belong to it once it is complete: those behind are frames.
     pub(super) fn read_head(&mut self, index: u32, bytes: &[u8]) -> Option<usize> {
-        let origins = self.settings.allowed_origins.clone();
-        let connection = self.at(index);
+        let connection = self.connections[index as usize].as_deref_mut()?;
         let Stage::Head(handshake) = &mut connection.stage else { return None };
-        match handshake.receive(bytes, origins.as_deref()) {
+        match handshake.receive(bytes, self.settings.allowed_origins.as_deref()) {
             Progress::Incomplete => None,
             Progress::Request { request: Request::Upgrade(upgrade), used } => {
                 let response = switching_protocols(&upgrade);

@@ -53,7 +53,9 @@ impl Core {
         let socket = connection.socket;
         if connection.is_paused() {
             // The peer's FIN is awaited.
-            (connection.is_paused_by_answers, connection.is_paused_by_publishing) = (false, false);
+            connection.is_paused_by_answers = false;
+            connection.is_paused_by_flush = false;
+            connection.is_paused_by_rate = false;
             self.orders.push(Order::Resume(socket));
         }
         self.arm(index, deadline);
@@ -87,11 +89,11 @@ impl Core {
         let now = self.now;
         let connection = self.at(index);
         let socket = connection.socket;
-        if let Some(session) = connection.session.take() {
-            if self.sessions.get(&session) == Some(&socket) {
-                self.sessions.remove(&session);
-                self.sequences.session_ended(session.0, now);
-            }
+        if let Some(session) = connection.session.take()
+            && self.sessions.get(&session) == Some(&socket)
+        {
+            self.sessions.remove(&session);
+            self.sequences.session_ended(session.0, now);
         }
     }
 
@@ -153,10 +155,8 @@ impl Core {
         let connection = self.at(index);
         connection.outlet.answer(frame);
         if connection.outlet.waiting() > limit && !connection.is_paused_by_answers && connection.is_open() {
-            connection.is_paused_by_answers = true;
-            let socket = connection.socket;
             self.counters.limit_hits.answer_bytes += 1;
-            self.orders.push(Order::Pause(socket));
+            self.pause_reading(index, |connection| &mut connection.is_paused_by_answers);
         }
         self.make_due(index);
     }

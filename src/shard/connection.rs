@@ -64,8 +64,10 @@ pub(super) struct Connection {
     pub(super) is_pressed: bool,
     /// Reading is paused because answers wait.
     pub(super) is_paused_by_answers: bool,
-    /// Reading is paused because its publishes wait for a flush, or because it publishes faster than it may.
-    pub(super) is_paused_by_publishing: bool,
+    /// Reading is paused because events that it published wait for a flush.
+    pub(super) is_paused_by_flush: bool,
+    /// Reading is paused because it publishes faster than it may.
+    pub(super) is_paused_by_rate: bool,
     /// Exempt from the limits per address.
     pub(super) is_trusted: bool,
     /// Answers no marker though frames come: confirmed from `TCP_INFO`.
@@ -105,7 +107,8 @@ impl Connection {
             is_due: false,
             is_pressed: false,
             is_paused_by_answers: false,
-            is_paused_by_publishing: false,
+            is_paused_by_flush: false,
+            is_paused_by_rate: false,
             is_trusted: false,
             is_unmarked: false,
             heard_since_mark: false,
@@ -121,6 +124,6 @@ impl Connection {
 
     /// Whether reading from it is paused, whyever.
     pub(super) fn is_paused(&self) -> bool {
-        self.is_paused_by_answers || self.is_paused_by_publishing
+        self.is_paused_by_answers || self.is_paused_by_flush || self.is_paused_by_rate
     }
 }

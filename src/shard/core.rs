@@ -18,7 +18,7 @@ use crate::session::{Rate, SessionId};
 use crate::shard::connection::Connection;
 use crate::shard::outbox::Outbox;
 use crate::shard::wheel::Wheel;
-use crate::shard::{ClassCounters, Counters};
+use crate::shard::{Appended, ClassCounters, Counters};
 use crate::topic::{PatternIndex, Registry, Sequences, TopicClass, TopicIndex};
 
 /// How a shard behaves.
@@ -49,6 +49,7 @@ pub(super) enum Timer {
     Connection(SocketId),
     Topic(TopicIndex),
     Sequences,
+    Accept,
     Drain,
 }
 
@@ -102,6 +103,8 @@ pub(super) struct Core {
     /// Topics with records that were not offered to everyone at their head, longest waiting first.
     pub(super) dirty: Vec<TopicIndex>,
     pub(super) outbox: Outbox,
+    /// Topics that patches were made from in this turn, whose logs hold encoded runs until its end.
+    pub(super) encoded: Vec<TopicIndex>,
     pub(super) orders: Vec<Order>,
     /// Connections that are read from again once this turn's sends are settled.
     pub(super) resumable: Vec<SocketId>,
@@ -109,6 +112,8 @@ pub(super) struct Core {
     pub(super) counters: Counters,
     pub(super) is_draining: bool,
     pub(super) drain_deadline: Moment,
+    /// What was appended, if somebody keeps a model of it.
+    pub(super) journal: Option<Vec<Appended>>,
     /// Counts dirty topics taken by priority, so that every eighth goes by waiting time.
     pub(super) picks: u32,
 }
@@ -140,6 +145,7 @@ impl Core {
             due: VecDeque::new(),
             dirty: Vec::new(),
             outbox: Outbox::default(),
+            encoded: Vec::new(),
             orders: Vec::new(),
             resumable: Vec::new(),
             random,
@@ -149,6 +155,7 @@ impl Core {
             },
             is_draining: false,
             drain_deadline: Moment::NEVER,
+            journal: None,
             picks: 0,
             settings,
         }

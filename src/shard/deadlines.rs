@@ -40,6 +40,7 @@ impl Core {
                     self.sequences.expire(self.now);
                     self.wheel.insert(self.now + SEQUENCES_LOOK, Timer::Sequences);
                 }
+                Timer::Accept => self.orders.push(Order::ResumeAccept),
                 Timer::Drain => self.drop_all(),
             }
         }
@@ -158,10 +159,9 @@ impl Core {
         }
         connection.wake_at = Moment::NEVER;
         self.make_due(index);
-        let socket = self.at(index).socket;
-        let waits_for_flush = self.channels.iter().any(|channel| channel.paused_publishers.contains(&socket));
-        if self.at(index).is_paused_by_publishing && !waits_for_flush {
-            self.at(index).is_paused_by_publishing = false;
+        let connection = self.at(index);
+        if std::mem::take(&mut connection.is_paused_by_rate) {
+            let socket = connection.socket;
             self.resumable.push(socket);
         }
     }
@@ -229,6 +229,7 @@ impl Core {
         let deleted = self.topics.topic_mut(topic).log.expire_keys(now);
         if deleted > 0 {
             self.counters.classes[class.0 as usize].published += deleted;
+            self.note_appended(topic, 0, deleted);
             self.appended(topic);
         }
         if !self.channels[topic.at()].is_dirty {

@@ -54,6 +54,9 @@ impl Core {
         }
         self.offer_dirty();
         self.place_markers();
+        for topic in self.encoded.drain(..) {
+            self.topics.topic_mut(topic).log.release_runs();
+        }
         if self.has_work() {
             self.counters.turns_over_budget += 1;
         }
@@ -304,6 +307,7 @@ impl Core {
                     filter: options.as_ref().and_then(|options| options.filter.as_ref()),
                     only_new_events: options.as_ref().is_some_and(|options| options.only_new_events),
                 };
+                self.encoded.push(topic);
                 let topic = self.topics.topic_mut(topic);
                 let patch = topic.log.patch(topic.id, &cursor, &ask);
                 self.counters.own_patches += 1;
@@ -406,6 +410,7 @@ impl Core {
             filter: None,
             only_new_events: false,
         };
+        self.encoded.push(topic);
         let made = self.topics.topic_mut(topic);
         let cursor = Cursor::at(from);
         let patch = made.log.patch(made.id, &cursor, &ask);
@@ -443,7 +448,12 @@ impl Core {
             let (index, payload) = (self.outbox.entries[send].connection, self.outbox.entries[send].payload as u64);
             let connection = self.at(index);
             let window = &connection.outlet.window;
-            if window.has_credit() || connection.is_unmarked || window.in_flight() + payload == 0 {
+            // Nothing comes behind a close frame.
+            if !connection.is_open()
+                || window.has_credit()
+                || connection.is_unmarked
+                || window.in_flight() + payload == 0
+            {
                 continue;
             }
             if window.wants_mark(payload) {

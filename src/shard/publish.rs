@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::protocol::wire::{self, Code, server_frame::Body};
+use crate::shard::Appended;
+use crate::shard::connection::Connection;
 use crate::shard::core::{Core, Order};
 use crate::topic::{ApplyError, NewRecord, RecordError, SequenceCheck, TopicIndex, TopicName};
 
@@ -25,7 +27,7 @@ impl Core {
             if publish.sequence == 0 {
                 return self.over_rate(index, request, wait);
             }
-            self.pause_publisher(index);
+            self.pause_reading(index, |connection| &mut connection.is_paused_by_rate);
             let until = self.now + wait;
             let connection = self.at(index);
             connection.wake_at = connection.wake_at.min(until);
@@ -48,8 +50,10 @@ impl Core {
             let offset = offset.map_or(0, |offset| offset.0);
             return self.acknowledge(index, request, wire::Published { offset, duplicate: true });
         }
+        let before = self.topics.topic(topic).log.head();
         match self.apply(topic, publish) {
             Ok(last) => {
+                self.note_appended(topic, request, last.since(before));
                 if sequence > 0 {
                     self.sequences.note(session, id, sequence, last);
                 }
@@ -119,6 +123,15 @@ impl Core {
         Ok(applied.last)
     }
 
+    /// For a harness that keeps a model of the topics.
+    pub(super) fn note_appended(&mut self, topic: TopicIndex, request: u64, count: u64) {
+        let at = self.now;
+        if let Some(journal) = &mut self.journal {
+            let topic = self.topics.topic(topic);
+            journal.push(Appended { topic: topic.id, request, last: topic.log.head(), count, at });
+        }
+    }
+
     /// A topic's log grew, or its timers may have changed.
     pub(super) fn appended(&mut self, topic: TopicIndex) {
         self.make_dirty(topic);
@@ -132,19 +145,23 @@ impl Core {
         }
         let connection = self.at(index);
         let socket = connection.socket;
-        if connection.is_open() && !connection.is_paused_by_publishing {
+        if connection.is_open() && !connection.is_paused_by_flush {
             self.counters.limit_hits.unflushed_event_bytes += 1;
-            self.pause_publisher(index);
+            self.pause_reading(index, |connection| &mut connection.is_paused_by_flush);
             self.channels[topic.at()].paused_publishers.push(socket);
         }
     }
 
-    fn pause_publisher(&mut self, index: u32) {
+    /// Stops reading from a connection, for the reason that `flag` stands for.
+    pub(super) fn pause_reading(&mut self, index: u32, flag: impl FnOnce(&mut Connection) -> &mut bool) {
         let connection = self.at(index);
-        if connection.is_open() && !connection.is_paused_by_publishing {
-            connection.is_paused_by_publishing = true;
-            let socket = connection.socket;
-            self.orders.push(Order::Pause(socket));
+        if connection.is_open() {
+            let was_paused = connection.is_paused();
+            *flag(connection) = true;
+            if !was_paused {
+                let socket = connection.socket;
+                self.orders.push(Order::Pause(socket));
+            }
         }
     }
 
@@ -152,7 +169,7 @@ impl Core {
     pub(super) fn resume_publishers(&mut self, topic: TopicIndex) {
         for socket in std::mem::take(&mut self.channels[topic.at()].paused_publishers) {
             if let Some(connection) = self.connection(socket) {
-                connection.is_paused_by_publishing = false;
+                connection.is_paused_by_flush = false;
                 self.resumable.push(socket);
             }
         }

@@ -290,7 +290,9 @@ impl Log {
         self.checksum = self.checksum.wrapping_sub(entry.term);
         if entry.kind == Kind::Value {
             self.live_keys -= 1;
-            self.key_deadlines.remove(&(entry.deadline, old));
+            if entry.deadline != Moment::NEVER {
+                self.key_deadlines.remove(&(entry.deadline, old));
+            }
         } else {
             self.tombstones.remove(&old);
         }

@@ -30,7 +30,7 @@ pub enum NameError {
     /// In a pattern: `*` is a whole segment, `**` the whole last one.
     #[error("`*` stands for one whole segment and `**` for the whole rest")]
     BadWildcard,
-    /// In a pattern: more than [`super::pattern::MAX_STARS`] times `*`.
+    /// In a pattern: more than three times `*`.
     #[error("it has more than {} times `*`", super::pattern::MAX_STARS)]
     TooManyWildcards,
 }

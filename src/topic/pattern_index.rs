@@ -3,7 +3,7 @@
 //! A lookup follows at each segment the edge of that name and the one of `*`. With at most three `*` in a pattern that
 //! makes some three thousand nodes for a name of 16 segments, however many patterns there are.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{Pattern, TopicName};
 
@@ -12,16 +12,16 @@ use super::{Pattern, TopicName};
 pub struct PatternIndex<T: Copy + Ord> {
     nodes: Vec<Node<T>>,
     free: Vec<u32>,
-    /// Each segment that occurs in some pattern has a number, so that an edge is found by two numbers.
+    /// Each segment that occurs in some pattern has a number, so that a lookup compares texts once.
     segments: HashMap<Box<str>, Segment>,
     free_segments: Vec<u32>,
-    edges: HashMap<(u32, u32), u32>,
 }
 
 #[derive(Debug)]
 struct Node<T> {
-    /// Edges that leave, `*` among them.
-    children: u32,
+    /// By the segment's number. Ordered, since publishers and subscribers choose the segments.
+    children: BTreeMap<u32, u32>,
+    /// The edge of `*`.
     star: u32,
     /// Of patterns that end here.
     here: BTreeSet<T>,
@@ -36,29 +36,22 @@ struct Segment {
 }
 
 const ROOT: u32 = 0;
-/// The number of `*`, and of no segment at all.
-const STAR: u32 = 0;
+/// No node, and no segment that occurs in a pattern.
 const NONE: u32 = u32::MAX;
 
 impl<T: Copy + Ord> Default for PatternIndex<T> {
     fn default() -> Self {
-        Self {
-            nodes: vec![Node::new()],
-            free: Vec::new(),
-            segments: HashMap::new(),
-            free_segments: Vec::new(),
-            edges: HashMap::new(),
-        }
+        Self { nodes: vec![Node::new()], free: Vec::new(), segments: HashMap::new(), free_segments: Vec::new() }
     }
 }
 
 impl<T> Node<T> {
     fn new() -> Self {
-        Self { children: 0, star: NONE, here: BTreeSet::new(), rest: BTreeSet::new() }
+        Self { children: BTreeMap::new(), star: NONE, here: BTreeSet::new(), rest: BTreeSet::new() }
     }
 
     fn is_unused(&self) -> bool {
-        self.children == 0 && self.here.is_empty() && self.rest.is_empty()
+        self.children.is_empty() && self.star == NONE && self.here.is_empty() && self.rest.is_empty()
     }
 }
 
@@ -111,14 +104,13 @@ impl<T: Copy + Ord> PatternIndex<T> {
                 values.extend(&found.here);
                 continue;
             };
-            values.extend(&found.rest);
+            if !found.rest.is_empty() {
+                values.extend(&found.rest);
+            }
             if found.star != NONE {
                 open.push((found.star, depth + 1));
             }
-            // A node whose only child is `*` has no edge of a name.
-            if segment != NONE && found.children > u32::from(found.star != NONE) {
-                open.extend(self.edges.get(&(node, segment)).map(|&child| (child, depth + 1)));
-            }
+            open.extend(found.children.get(&segment).map(|&child| (child, depth + 1)));
         }
     }
 
@@ -133,21 +125,20 @@ impl<T: Copy + Ord> PatternIndex<T> {
             let star = self.nodes[node as usize].star;
             return (star != NONE).then_some(star);
         }
-        self.edges.get(&(node, self.segments.get(segment)?.number)).copied()
+        self.nodes[node as usize].children.get(&self.segments.get(segment)?.number).copied()
     }
 
     fn add_child(&mut self, parent: u32, segment: &str) -> u32 {
-        let number = if segment == "*" { STAR } else { self.add_segment(segment) };
         let child = self.free.pop().unwrap_or_else(|| {
             self.nodes.push(Node::new());
             u32::try_from(self.nodes.len() - 1).expect("patterns are limited")
         });
         self.nodes[child as usize] = Node::new();
-        self.nodes[parent as usize].children += 1;
-        if number == STAR {
+        if segment == "*" {
             self.nodes[parent as usize].star = child;
         } else {
-            self.edges.insert((parent, number), child);
+            let number = self.add_segment(segment);
+            self.nodes[parent as usize].children.insert(number, child);
         }
         child
     }
@@ -164,7 +155,6 @@ impl<T: Copy + Ord> PatternIndex<T> {
     }
 
     fn remove_child(&mut self, parent: u32, segment: &str, child: u32) {
-        self.nodes[parent as usize].children -= 1;
         self.free.push(child);
         if segment == "*" {
             self.nodes[parent as usize].star = NONE;
@@ -177,7 +167,7 @@ impl<T: Copy + Ord> PatternIndex<T> {
             self.segments.remove(segment);
             self.free_segments.push(number);
         }
-        self.edges.remove(&(parent, number));
+        self.nodes[parent as usize].children.remove(&number);
     }
 }
 
@@ -223,7 +213,7 @@ mod tests {
             for (text, value) in model {
                 prop_assert!(index.remove(&pattern(&text), value));
             }
-            prop_assert!(index.is_empty() && index.edges.is_empty() && index.segments.is_empty());
+            prop_assert!(index.is_empty() && index.segments.is_empty());
             prop_assert_eq!(index.free.len() + 1, index.nodes.len(), "every node but the root is free again");
         }
     }

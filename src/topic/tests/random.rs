@@ -324,7 +324,7 @@ fn settings() -> impl Strategy<Value = LogSettings> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn whoever_applies_the_patches_holds_the_state_and_every_offset_is_accounted_for(
         settings in settings(), options in prop::collection::vec(options(), CLIENTS),

@@ -1,0 +1,481 @@
+//! The client's side of the protocol without IO: what was asked, what is answered, what to say again on a new
+//! connection. Frames in, frames and outputs out; it outlives connections.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::view::Delivery;
+use super::wire::{self, client_frame, server_frame};
+use super::{ClientError, SubscribeOptions, names};
+
+/// Topics that a server may tell one connection of; one that says more is not a Tidegate server.
+const TOPICS_MAX: usize = 1 << 17;
+
+/// Names a subscription of this client; in order of creation, which decides who gets a topic that several match.
+pub(crate) type SubscriptionId = u64;
+/// Names a publish of this client; in the order in which they are sent.
+pub(crate) type PublishId = u64;
+
+/// What a server's frame leads to.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// The session stands: everything is being said again.
+    Welcomed,
+    /// The server does not want this connection.
+    HelloRefused(ClientError),
+    /// A subscription was answered for the first time.
+    Answered(SubscriptionId),
+    /// Something for a subscription's application.
+    Deliver(SubscriptionId, Delivery),
+    /// A subscription was refused, or its right ended.
+    Ended(SubscriptionId, ClientError),
+    /// The server cannot take a subscription back just now.
+    TryLater(ClientError),
+    /// A publish was answered.
+    Published(PublishId, Result<Published, ClientError>),
+    /// The server will close the connection.
+    GoAway(wire::GoAway),
+    /// A refusal that belongs to no request.
+    Notice(wire::Error),
+}
+
+/// A publish was acknowledged: it is applied and on its way to everyone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Offset of its last record; 0 if the server knew it already and has forgotten where.
+    pub offset: u64,
+    /// The server had it already, from a connection that was lost before the acknowledgement arrived.
+    pub is_duplicate: bool,
+    /// It had been sent before in a session whose sequences the server no longer knows (it restarted, or the client
+    /// was away for long), and was sent again: it may have been applied twice.
+    pub may_be_repeated: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    token: String,
+    agent: String,
+    credit_bytes: u64,
+    id: Bytes,
+    is_welcomed: bool,
+    heartbeat_ms: u32,
+    max_message_bytes: usize,
+    next_request: u64,
+    subscriptions: BTreeMap<SubscriptionId, Subscription>,
+    /// By the numbers of this connection.
+    routes: HashMap<u32, Route>,
+    publishes: BTreeMap<PublishId, Publish>,
+    outbox: VecDeque<Out>,
+    /// Consumed and not yet said.
+    credit_due: u64,
+    /// Frames that belong to nothing that is known.
+    pub(crate) strays: u64,
+}
+
+#[derive(Debug)]
+enum Out {
+    Frame(wire::ClientFrame),
+    Publish(PublishId),
+}
+
+#[derive(Debug)]
+struct Subscription {
+    options: SubscribeOptions,
+    /// Of the newest Subscribe, and whether it was answered.
+    request: u64,
+    is_answered: bool,
+    was_ever_answered: bool,
+    /// Where an exact name would go on.
+    position: Option<wire::Position>,
+    /// Topics that the application was told of and that were not ended.
+    topics: BTreeSet<Arc<str>>,
+    /// Those that the newest Subscribe has brought so far; `None` once all that matched then have come.
+    announced: Option<BTreeSet<Arc<str>>>,
+}
+
+#[derive(Debug)]
+struct Route {
+    subscription: SubscriptionId,
+    topic: Arc<str>,
+    epoch: u64,
+}
+
+#[derive(Debug)]
+struct Publish {
+    body: wire::Publish,
+    request: u64,
+    was_sent: bool,
+    may_be_repeated: bool,
+}
+
+impl Session {
+    pub(crate) fn new(token: String, agent: String, credit_bytes: u64) -> Self {
+        Self {
+            token,
+            agent,
+            credit_bytes,
+            id: Bytes::new(),
+            is_welcomed: false,
+            heartbeat_ms: 0,
+            max_message_bytes: usize::MAX,
+            next_request: 1,
+            subscriptions: BTreeMap::new(),
+            routes: HashMap::new(),
+            publishes: BTreeMap::new(),
+            outbox: VecDeque::new(),
+            credit_due: 0,
+            strays: 0,
+        }
+    }
+
+    /// A connection stands: says hello, and nothing else until the answer.
+    pub(crate) fn connected(&mut self) {
+        self.disconnected();
+        let hello = wire::Hello {
+            token: self.token.clone(),
+            session: self.id.clone(),
+            agent: self.agent.clone(),
+            credit_bytes: self.credit_bytes,
+        };
+        self.request(client_frame::Body::Hello(hello));
+    }
+
+    /// The connection is gone; what it was told is to be told again.
+    pub(crate) fn disconnected(&mut self) {
+        self.is_welcomed = false;
+        self.routes.clear();
+        self.outbox.clear();
+        self.credit_due = 0;
+    }
+
+    pub(crate) fn is_welcomed(&self) -> bool {
+        self.is_welcomed
+    }
+
+    pub(crate) fn heartbeat_ms(&self) -> u32 {
+        self.heartbeat_ms
+    }
+
+    /// Uses another token from now on.
+    pub(crate) fn authenticate(&mut self, token: String) {
+        self.token.clone_from(&token);
+        if self.is_welcomed {
+            self.request(client_frame::Body::Authenticate(wire::Authenticate { token }));
+        }
+    }
+
+    pub(crate) fn subscribe(
+        &mut self,
+        id: SubscriptionId,
+        options: SubscribeOptions,
+        position: Option<wire::Position>,
+    ) -> Result<(), ClientError> {
+        names::check_pattern(&options.topic)?;
+        if self.subscriptions.values().any(|other| other.options.topic == options.topic) {
+            let sentence = format!("this client is subscribed to {:?} already", options.topic);
+            return Err(ClientError::Invalid(sentence));
+        }
+        if position.is_some() && names::is_pattern(&options.topic) {
+            return Err(ClientError::Invalid("a pattern cannot be resumed, only a topic's name".into()));
+        }
+        let subscription = Subscription {
+            options,
+            request: 0,
+            is_answered: false,
+            was_ever_answered: false,
+            position,
+            topics: BTreeSet::new(),
+            announced: None,
+        };
+        self.subscriptions.insert(id, subscription);
+        self.send_subscribe(id);
+        Ok(())
+    }
+
+    /// Starts a subscription anew, from 0, because what it was told does not add up. Nothing if that is under way.
+    pub(crate) fn restart(&mut self, id: SubscriptionId) {
+        let Some(subscription) = self.subscriptions.get_mut(&id) else { return };
+        let is_under_way = !subscription.is_answered && subscription.position.is_none();
+        subscription.position = None;
+        if !is_under_way {
+            self.send_subscribe(id);
+        }
+    }
+
+    pub(crate) fn unsubscribe(&mut self, id: SubscriptionId) {
+        let Some(subscription) = self.subscriptions.remove(&id) else { return };
+        self.routes.retain(|_, route| route.subscription != id);
+        if self.is_welcomed {
+            let topic = subscription.options.topic;
+            self.request(client_frame::Body::Unsubscribe(wire::Unsubscribe { topic }));
+        }
+    }
+
+    pub(crate) fn publish(&mut self, id: PublishId, mut body: wire::Publish) {
+        // Counted by the whole client, not by topic: strictly increasing either way, and nothing to remember.
+        body.sequence = id;
+        self.publishes.insert(id, Publish { body, request: 0, was_sent: false, may_be_repeated: false });
+        if self.is_welcomed {
+            self.outbox.push_back(Out::Publish(id));
+        }
+    }
+
+    /// The application has consumed so many bytes of patches of this connection.
+    pub(crate) fn consumed(&mut self, bytes: u64) {
+        if self.credit_bytes > 0 {
+            self.credit_due += bytes;
+        }
+    }
+
+    pub(crate) fn has_frame(&self) -> bool {
+        !self.outbox.is_empty() || self.is_credit_due()
+    }
+
+    fn is_credit_due(&self) -> bool {
+        self.is_welcomed && self.credit_due > 0 && self.credit_due >= self.credit_bytes / 4
+    }
+
+    /// The next frame to send, and publishes that turned out not to fit.
+    pub(crate) fn next_frame(&mut self, outputs: &mut Vec<Output>) -> Option<wire::ClientFrame> {
+        if self.is_credit_due() {
+            let bytes = std::mem::take(&mut self.credit_due);
+            let body = Some(client_frame::Body::Credit(wire::Credit { bytes }));
+            return Some(wire::ClientFrame { request: 0, body });
+        }
+        while let Some(out) = self.outbox.pop_front() {
+            let id = match out {
+                Out::Frame(frame) => return Some(frame),
+                Out::Publish(id) => id,
+            };
+            let Some(publish) = self.publishes.get_mut(&id) else { continue };
+            publish.request = self.next_request;
+            let body = Some(client_frame::Body::Publish(publish.body.clone()));
+            let frame = wire::ClientFrame { request: publish.request, body };
+            let length = frame.encoded_len();
+            if length > self.max_message_bytes {
+                // The server would close the connection, and again after each reconnect.
+                self.publishes.remove(&id);
+                let most = self.max_message_bytes;
+                let sentence = format!("a publish of {length} bytes is too large, the server takes {most}");
+                outputs.push(Output::Published(id, Err(ClientError::Invalid(sentence))));
+                continue;
+            }
+            publish.was_sent = true;
+            self.next_request += 1;
+            return Some(frame);
+        }
+        None
+    }
+
+    /// Takes a frame of the server, `bytes` long.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Protocol`] if it makes no sense; the connection should be given up.
+    pub(crate) fn receive(&mut self, frame: wire::ServerFrame, bytes: usize) -> Result<Vec<Output>, ClientError> {
+        use server_frame::Body;
+        let request = frame.request;
+        let mut outputs = Vec::new();
+        match frame.body {
+            Some(Body::Welcome(welcome)) => self.welcome(welcome, &mut outputs)?,
+            Some(Body::GoAway(go_away)) => outputs.push(Output::GoAway(go_away)),
+            Some(Body::Error(error)) => self.error(request, error, &mut outputs),
+            Some(_) if !self.is_welcomed => return Err(ClientError::Protocol("it did not answer Hello".into())),
+            Some(Body::Subscribed(subscribed)) => self.subscribed(request, subscribed, &mut outputs)?,
+            Some(Body::Unsubscribed(unsubscribed)) => self.unsubscribed(&unsubscribed, &mut outputs),
+            Some(Body::Patch(patch)) => self.patch(patch, bytes, &mut outputs),
+            Some(Body::Published(published)) => match self.take_publish(request) {
+                Some((id, publish)) => outputs.push(Output::Published(
+                    id,
+                    Ok(Published {
+                        offset: published.offset,
+                        is_duplicate: published.duplicate,
+                        may_be_repeated: publish.may_be_repeated,
+                    }),
+                )),
+                None => self.strays += 1,
+            },
+            // Bodies of later versions decode as none.
+            Some(Body::Pong(_) | Body::Authenticated(_)) | None => {}
+        }
+        Ok(outputs)
+    }
+
+    fn welcome(&mut self, welcome: wire::Welcome, outputs: &mut Vec<Output>) -> Result<(), ClientError> {
+        if self.is_welcomed || welcome.session.is_empty() || welcome.session.len() > 64 {
+            return Err(ClientError::Protocol("its Welcome makes no sense".into()));
+        }
+        let sequences_are_known = welcome.session == self.id;
+        // Copied, because a slice would keep the frame's buffer alive.
+        self.id = Bytes::copy_from_slice(&welcome.session);
+        self.is_welcomed = true;
+        self.heartbeat_ms = welcome.heartbeat_ms;
+        self.max_message_bytes = match welcome.max_message_bytes {
+            0 => usize::MAX,
+            most => most as usize,
+        };
+        outputs.push(Output::Welcomed);
+        let ids: Vec<SubscriptionId> = self.subscriptions.keys().copied().collect();
+        for id in ids {
+            self.send_subscribe(id);
+        }
+        // In order and with their sequences: the server that knows the session acknowledges what it has as
+        // duplicates; a new session knows none, so they increase there too.
+        for (id, publish) in &mut self.publishes {
+            publish.may_be_repeated |= publish.was_sent && !sequences_are_known;
+            self.outbox.push_back(Out::Publish(*id));
+        }
+        Ok(())
+    }
+
+    fn subscribed(
+        &mut self,
+        request: u64,
+        subscribed: wire::Subscribed,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), ClientError> {
+        let asked = self.subscriptions.iter_mut().find(|(_, s)| request != 0 && s.request == request);
+        if let Some((id, subscription)) = asked {
+            subscription.is_answered = true;
+            if !std::mem::replace(&mut subscription.was_ever_answered, true) {
+                outputs.push(Output::Answered(*id));
+            }
+        }
+        if subscribed.topic_id != 0 {
+            if self.routes.len() >= TOPICS_MAX {
+                return Err(ClientError::Protocol("it tells of more topics than it may".into()));
+            }
+            // A topic that several subscriptions match comes once, with the options of the first.
+            let owner =
+                self.subscriptions.iter_mut().find(|(_, s)| names::matches(&s.options.topic, &subscribed.topic));
+            let Some((id, owner)) = owner else {
+                // Unsubscribed in the meantime.
+                self.strays += 1;
+                return Ok(());
+            };
+            let topic: Arc<str> = subscribed.topic.as_str().into();
+            owner.topics.insert(topic.clone());
+            let wire::Subscribed { epoch, head, resumed: is_resumed, .. } = subscribed;
+            self.routes.insert(subscribed.topic_id, Route { subscription: *id, topic: topic.clone(), epoch });
+            outputs.push(Output::Deliver(*id, Delivery::Subscribed { topic, epoch, head, is_resumed }));
+        }
+        self.end_unannounced(request, &subscribed, outputs);
+        Ok(())
+    }
+
+    /// After a Subscribe was said again: topics that it did not bring are gone, once all that match have come.
+    fn end_unannounced(&mut self, request: u64, subscribed: &wire::Subscribed, outputs: &mut Vec<Output>) {
+        let asked = self.subscriptions.iter_mut().find(|(_, s)| request != 0 && s.request == request);
+        let Some((id, subscription)) = asked else { return };
+        let Some(announced) = &mut subscription.announced else { return };
+        if subscribed.topic_id != 0 {
+            announced.insert(subscribed.topic.as_str().into());
+        }
+        if announced.len() >= subscribed.matching as usize {
+            let announced = subscription.announced.take().unwrap_or_default();
+            for topic in subscription.topics.difference(&announced) {
+                let delivery = Delivery::Unsubscribed { topic: topic.clone(), reason: wire::Code::NotFound };
+                outputs.push(Output::Deliver(*id, delivery));
+            }
+            subscription.topics.retain(|topic| announced.contains(topic));
+        }
+    }
+
+    fn unsubscribed(&mut self, unsubscribed: &wire::Unsubscribed, outputs: &mut Vec<Output>) {
+        let reason = unsubscribed.reason();
+        let topic: Arc<str> = unsubscribed.topic.as_str().into();
+        if reason == wire::Code::Ok {
+            return; // the answer to our own, which was done when it was sent
+        }
+        self.routes.retain(|_, route| route.topic != topic);
+        let whole = self.subscriptions.iter().find(|(_, s)| *s.options.topic == *topic).map(|(id, _)| *id);
+        for (id, subscription) in &mut self.subscriptions {
+            if subscription.topics.remove(&topic) {
+                outputs.push(Output::Deliver(*id, Delivery::Unsubscribed { topic: topic.clone(), reason }));
+            }
+        }
+        if let Some(id) = whole
+            && reason != wire::Code::NotFound
+        {
+            self.subscriptions.remove(&id);
+            self.routes.retain(|_, route| route.subscription != id);
+            let message = format!("the subscription to {topic} was ended");
+            outputs.push(Output::Ended(id, ClientError::Server { code: reason, message, retry_after_ms: 0 }));
+        }
+    }
+
+    fn patch(&mut self, patch: wire::Patch, frame_bytes: usize, outputs: &mut Vec<Output>) {
+        let Some(route) = self.routes.get(&patch.topic_id) else {
+            // Under way when we unsubscribed: consumed by being passed over.
+            self.strays += 1;
+            self.consumed(frame_bytes as u64);
+            return;
+        };
+        if let Some(subscription) = self.subscriptions.get_mut(&route.subscription)
+            && !names::is_pattern(&subscription.options.topic)
+            && (subscription.position.is_some() || patch.reset || patch.from == 0)
+        {
+            subscription.position = Some(wire::Position { epoch: route.epoch, offset: patch.to });
+        }
+        let delivery = Delivery::Patch { topic: route.topic.clone(), patch, frame_bytes };
+        outputs.push(Output::Deliver(route.subscription, delivery));
+    }
+
+    fn error(&mut self, request: u64, error: wire::Error, outputs: &mut Vec<Output>) {
+        let refusal = ClientError::Server {
+            code: error.code(),
+            message: error.message.clone(),
+            retry_after_ms: error.retry_after_ms,
+        };
+        if !self.is_welcomed {
+            outputs.push(Output::HelloRefused(refusal));
+        } else if let Some((id, _)) = self.take_publish(request) {
+            outputs.push(Output::Published(id, Err(refusal)));
+        } else if let Some((id, s)) = self.subscriptions.iter().find(|(_, s)| request != 0 && s.request == request) {
+            let id = *id;
+            if s.is_answered {
+                let (code, message) = (error.code(), error.message);
+                outputs.push(Output::Deliver(id, Delivery::Notice { code, message }));
+            } else if s.was_ever_answered && refusal.is_passing() {
+                outputs.push(Output::TryLater(refusal));
+            } else {
+                self.subscriptions.remove(&id);
+                self.routes.retain(|_, route| route.subscription != id);
+                outputs.push(Output::Ended(id, refusal));
+            }
+        } else {
+            outputs.push(Output::Notice(error));
+        }
+    }
+
+    fn take_publish(&mut self, request: u64) -> Option<(PublishId, Publish)> {
+        // Answers come nearly in order, so the search is short.
+        let id = self.publishes.iter().find(|(_, p)| request != 0 && p.request == request).map(|(id, _)| *id)?;
+        self.publishes.remove(&id).map(|publish| (id, publish))
+    }
+
+    fn send_subscribe(&mut self, id: SubscriptionId) {
+        let request = self.next_request;
+        let Some(subscription) = self.subscriptions.get_mut(&id) else { return };
+        if !self.is_welcomed {
+            return; // the Welcome sends it
+        }
+        subscription.request = request;
+        subscription.is_answered = false;
+        subscription.announced = Some(BTreeSet::new());
+        let body = wire::Subscribe { resume: subscription.position, ..subscription.options.to_wire() };
+        self.request(client_frame::Body::Subscribe(body));
+    }
+
+    fn request(&mut self, body: client_frame::Body) {
+        self.outbox.push_back(Out::Frame(wire::ClientFrame { request: self.next_request, body: Some(body) }));
+        self.next_request += 1;
+    }
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;
