@@ -115,7 +115,10 @@ impl Heartbeat {
             (_, true) => self.state = State::Stalled { since: now },
             (_, false) => self.state = State::Suspected,
         }
-        self.deadline = now + if is_acknowledging { STALLED_LOOK } else { SECOND_LOOK };
+        self.deadline = match self.state {
+            State::Stalled { since } if is_acknowledging => (now + STALLED_LOOK).min(since + stall_timeout),
+            _ => now + SECOND_LOOK,
+        };
         Verdict::Keep
     }
 }
@@ -167,6 +170,18 @@ mod tests {
     fn a_stalled_peer_is_kept_for_the_stall_timeout() {
         let (_, end) = run(600, |_| true, |_| false);
         assert_eq!(end, Some((335, Verdict::StalledTooLong)));
+    }
+
+    #[test]
+    fn the_last_look_at_a_stalled_peer_is_at_the_stall_timeout() {
+        let mut heartbeat = Heartbeat::new(at(0), INTERVAL);
+        assert_eq!(heartbeat.beat(at(25), ANSWER), Beat::Ping);
+        assert_eq!(heartbeat.beat(at(35), ANSWER), Beat::Probe);
+        let timeout = Duration::from_secs(7);
+        assert_eq!(heartbeat.probed(true, at(35), timeout), Verdict::Keep);
+        assert_eq!(heartbeat.probed(true, at(40), timeout), Verdict::Keep);
+        assert_eq!(heartbeat.deadline(), at(42), "not a whole interval of looks later");
+        assert_eq!(heartbeat.probed(true, at(42), timeout), Verdict::StalledTooLong);
     }
 
     #[test]

@@ -85,9 +85,9 @@ impl Core {
                 None
             }
             Progress::Refused(refusal) => {
-                if matches!(refusal, Refusal::HeadTooLarge) {
-                    self.counters.limit_hits.head_bytes += 1;
-                }
+                let hits = &mut self.counters.limit_hits;
+                hits.head_bytes += u64::from(refusal == Refusal::HeadTooLarge);
+                hits.head_headers += u64::from(refusal == Refusal::TooManyHeaders);
                 self.reply_and_end(index, &refusal.response());
                 None
             }

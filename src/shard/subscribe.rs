@@ -45,8 +45,13 @@ impl Core {
             return self.answer(index, request, Body::Subscribed(subscribed));
         }
         let resume = subscribe.resume.as_ref();
+        let (mut is_answered, told_before) = (false, self.at(index).told_matched_limit);
         for topic in matching {
-            self.attach(index, at, topic, resume, request, count);
+            is_answered |= self.attach(index, at, topic, resume, request, count);
+        }
+        if !is_answered && told_before {
+            // Every topic was left out, which is said once; but a request is never without an answer.
+            self.say_matched_limit(index, request);
         }
     }
 
@@ -93,7 +98,8 @@ impl Core {
         self.look_after_idle_topic(topic);
     }
 
-    /// Lets a subscription serve a topic, unless an earlier one does: then the client only gets its answer.
+    /// Lets a subscription serve a topic, unless an earlier one does: then the client only gets its answer. False if the
+    /// connection has as many topics as it may.
     fn attach(
         &mut self,
         index: u32,
@@ -102,7 +108,7 @@ impl Core {
         resume: Option<&wire::Position>,
         request: u64,
         matching: u32,
-    ) {
+    ) -> bool {
         let existing = self.at(index).subscribers.iter().position(|subscriber| subscriber.topic == topic);
         if let Some(position) = existing {
             let serving = self.at(index).subscribers[position].subscription;
@@ -110,19 +116,16 @@ impl Core {
                 let was_exact = self.is_exact(index, serving);
                 self.detach(index, position as u32, was_exact);
             } else {
-                return self.announce(index, position, Announcement { request, is_resumed: true, matching });
+                self.announce(index, position, Announcement { request, is_resumed: true, matching });
+                return true;
             }
         } else if self.at(index).subscribers.len() >= self.settings.limits.matched_topics {
             self.counters.limit_hits.matched_topics += 1;
             if !self.at(index).told_matched_limit {
                 self.at(index).told_matched_limit = true;
-                let message = format!(
-                    "subscriptions match more than {} topics: the others are left out",
-                    self.settings.limits.matched_topics
-                );
-                self.answer_error(index, request, Code::LimitReached, &message, Duration::ZERO);
+                self.say_matched_limit(index, request);
             }
-            return;
+            return false;
         }
         let epoch = self.topics.topic(topic).epoch;
         let position = resume.filter(|position| position.epoch == epoch.0).map(|position| Offset(position.offset));
@@ -145,6 +148,13 @@ impl Core {
             channel.idle_since = None;
         }
         self.announce(index, at, Announcement { request, is_resumed, matching });
+        true
+    }
+
+    fn say_matched_limit(&mut self, index: u32, request: u64) {
+        let limit = self.settings.limits.matched_topics;
+        let message = format!("subscriptions match more than {limit} topics: the others are left out");
+        self.answer_error(index, request, Code::LimitReached, &message, Duration::ZERO);
     }
 
     /// A `Subscribed` is due, and a patch after it.

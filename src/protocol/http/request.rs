@@ -46,7 +46,7 @@ pub(super) fn parse(
     let mut parsed = httparse::Request::new(&mut slots);
     match parsed.parse(head) {
         Ok(httparse::Status::Complete(len)) if len == head.len() => {}
-        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HeadTooLarge),
+        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::TooManyHeaders),
         Ok(_) | Err(_) => return Err(BAD_SYNTAX),
     }
     let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {

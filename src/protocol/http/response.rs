@@ -20,8 +20,10 @@ pub enum Refusal {
     Timeout,
     /// 426: the path is a WebSocket and the request no upgrade, or one of another version.
     UpgradeRequired,
-    /// 431: the head has too many bytes or headers.
+    /// 431: the head has too many bytes.
     HeadTooLarge,
+    /// 431: the head has too many headers.
+    TooManyHeaders,
     /// 503: a limit on connections is reached.
     Overloaded {
         /// Seconds after which to try again.
@@ -40,7 +42,7 @@ impl Refusal {
             Self::MethodNotAllowed => 405,
             Self::Timeout => 408,
             Self::UpgradeRequired => 426,
-            Self::HeadTooLarge => 431,
+            Self::HeadTooLarge | Self::TooManyHeaders => 431,
             Self::Overloaded { .. } => 503,
         }
     }
@@ -65,11 +67,12 @@ impl Refusal {
                 "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
                 "This is a WebSocket of version 13; a GET must ask for the upgrade.",
             ),
-            Self::HeadTooLarge => response(
-                "431 Request Header Fields Too Large",
-                &none,
-                "The request's head has too many bytes or too many headers.",
-            ),
+            Self::HeadTooLarge => {
+                response("431 Request Header Fields Too Large", &none, "The request's head has too many bytes.")
+            }
+            Self::TooManyHeaders => {
+                response("431 Request Header Fields Too Large", &none, "The request has too many headers.")
+            }
             Self::Overloaded { retry_after_s } => response(
                 "503 Service Unavailable",
                 &format!("Retry-After: {retry_after_s}\r\n"),

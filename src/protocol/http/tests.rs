@@ -284,7 +284,7 @@ fn heads_have_a_limit_to_the_byte_and_to_the_header() {
         let head = upgrade_with(&"X: y\r\n".repeat(headers));
         let progress = Handshake::new(Endpoint::Tidegate, small).receive(head.as_bytes(), None);
         assert_eq!(matches!(progress, Progress::Request { .. }), is_accepted, "{headers}: {progress:?}");
-        assert!(is_accepted || progress == Progress::Refused(Refusal::HeadTooLarge));
+        assert!(is_accepted || progress == Progress::Refused(Refusal::TooManyHeaders));
     }
 }
 
@@ -309,6 +309,7 @@ fn every_refusal_is_a_complete_response_that_closes() {
         (Refusal::Timeout, "408 Request Timeout", ""),
         (Refusal::UpgradeRequired, "426 Upgrade Required", "\r\nUpgrade: websocket\r\n"),
         (Refusal::HeadTooLarge, "431 Request Header Fields Too Large", ""),
+        (Refusal::TooManyHeaders, "431 Request Header Fields Too Large", ""),
         (Refusal::Overloaded { retry_after_s: 7 }, "503 Service Unavailable", "\r\nRetry-After: 7\r\n"),
     ] {
         let bytes = refusal.response();
