@@ -2,10 +2,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod demo;
 pub mod exit;
 pub mod failure;
 pub mod logging;
+mod play;
 pub mod publish;
+pub mod replay;
 pub mod serve;
 pub mod sub;
 mod text;
@@ -29,12 +32,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Shows the engine at work on a live market; needs no set-up.
+    Demo(demo::DemoArgs),
     /// Runs the engine.
     Serve(serve::ServeArgs),
     /// Subscribes, and prints what comes.
     Sub(sub::SubArgs),
     /// Publishes records.
     Pub(publish::PubArgs),
+    /// Publishes a recording.
+    Replay(replay::ReplayArgs),
 }
 
 /// Runs the command that the process was started with. What goes wrong is one line on standard error, and an exit code
@@ -62,12 +69,14 @@ pub fn run() -> ExitCode {
 fn execute(command: Command) -> Result<(), CliError> {
     logging::start()?;
     match command {
+        Command::Demo(args) => demo::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Sub(args) => Ok(block_on(sub::run(args, &mut io::stdout()))?),
         Command::Pub(args) => {
             let input = tokio::io::BufReader::new(tokio::io::stdin());
             Ok(block_on(publish::run(args, input, &mut io::stdout()))?)
         }
+        Command::Replay(args) => Ok(block_on(replay::run(args, &mut io::stderr()))?),
     }
 }
 
