@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, bounded};
 use crate::clock::Clock;
 use crate::config::{Config, Idle, Shards};
 use crate::control::{Control, ControlConfig, ControlError, Signals};
-use crate::kernel::{BootError, Held, ListenOptions, Ring, RingConfig, Waker, listen};
+use crate::kernel::{BootError, Held, Kernel, ListenOptions, Ring, RingConfig, Wait, Waker, listen};
 use crate::protocol::http::Endpoint;
 use crate::shard::{Report, Settings, Shard, ShardCommand, ShardHandle};
 
@@ -120,8 +120,8 @@ impl Engine {
             .and_then(|listener| Ok((listener.local_addr()?, listener)))
             .map_err(|source| StartError::Listen { address, source })?;
         let (local_addr, listener) = bound;
-        if config.shards != Shards::Count(1) {
-            tracing::debug!("this version runs one shard");
+        if let Shards::Count(count @ 2..) = config.shards {
+            tracing::warn!(configured = count, "this version runs one shard, whatever is configured");
         }
         let shard = RunningShard::start(&config, role.endpoint, listener)?;
         let control = ControlConfig {
@@ -258,10 +258,10 @@ fn cpu_of_shard(config: &Config) -> Option<core_affinity::CoreId> {
 }
 
 /// The shard's thread: turns, until a drain is over.
-fn run(ring: Ring, settings: Settings, idle: Idle, commands: Receiver<ShardCommand>) -> Held {
+fn run<K: Kernel>(kernel: K, settings: Settings, idle: Idle, commands: Receiver<ShardCommand>) -> Held {
     let clock = Clock::start();
     let seed = rand::random();
-    let mut shard = Shard::new(ring, settings, clock.epoch(), seed, commands);
+    let mut shard = Shard::new(kernel, settings, clock.epoch(), seed, commands);
     let mut turn = 0_u64;
     let ended = std::panic::catch_unwind(AssertUnwindSafe(|| {
         let mut busy_until = clock.now();
@@ -271,10 +271,10 @@ fn run(ring: Ring, settings: Settings, idle: Idle, commands: Receiver<ShardComma
             let wait = shard.prepare(begun);
             let may_wait = idle == Idle::Park || clock.now() > busy_until;
             shard.note_turn(clock.now().since(begun).as_nanos() as u64);
-            if wait == crate::kernel::Wait::No {
+            if wait == Wait::No {
                 busy_until = begun + SPIN;
             }
-            shard.submit(if may_wait { wait } else { crate::kernel::Wait::No })?;
+            shard.submit(if may_wait { wait } else { Wait::No })?;
         }
         io::Result::Ok(())
     }));
@@ -289,5 +289,81 @@ fn run(ring: Ring, settings: Settings, idle: Idle, commands: Receiver<ShardComma
             eprintln!("tidegate: shard 0 panicked in turn {turn}; the engine ends, since its state cannot be trusted");
             std::process::exit(EXIT_BROKEN_INVARIANT);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::kernel::{Completion, KernelCounters, Received, SocketId, TcpInfo};
+
+    /// Nobody ever connects, and the third enter finds an invariant broken.
+    struct BreaksInTurnThree {
+        enters: u32,
+    }
+
+    impl Kernel for BreaksInTurnThree {
+        fn enter(&mut self, _: Wait) -> io::Result<()> {
+            self.enters += 1;
+            assert!(self.enters < 3, "an invariant is broken");
+            Ok(())
+        }
+
+        fn completion(&mut self) -> Option<Completion> {
+            None
+        }
+
+        fn held(&self) -> Held {
+            Held::default()
+        }
+
+        fn counters(&self) -> KernelCounters {
+            KernelCounters::default()
+        }
+
+        fn bytes(&mut self, _: &Received) -> &mut [u8] {
+            &mut []
+        }
+
+        fn tcp_info(&mut self, _: SocketId) -> Option<TcpInfo> {
+            None
+        }
+
+        fn release(&mut self, _: Received) {}
+        fn send(&mut self, _: SocketId, _: &[Bytes]) {}
+        fn await_writable(&mut self, _: SocketId) {}
+        fn pause_receive(&mut self, _: SocketId) {}
+        fn resume_receive(&mut self, _: SocketId) {}
+        fn finish(&mut self, _: SocketId) {}
+        fn close(&mut self, _: SocketId) {}
+        fn abort(&mut self, _: SocketId) {}
+        fn stop_accepting(&mut self) {}
+        fn pause_accept(&mut self) {}
+        fn resume_accept(&mut self) {}
+    }
+
+    /// Run by the next test, in a process of its own.
+    #[test]
+    #[ignore = "ends the process"]
+    fn a_shard_that_panics() {
+        let Config { limits, classes, allowed_origins, trusted, .. } = Config::default();
+        let settings = Settings { limits, classes, endpoint: Endpoint::Tidegate, allowed_origins, trusted };
+        let (_commands, receiver) = bounded(1);
+        run(BreaksInTurnThree { enters: 0 }, settings, Idle::Park, receiver);
+    }
+
+    #[test]
+    fn a_panic_in_a_shard_ends_the_process_and_names_shard_and_turn() {
+        let child = Command::new(std::env::current_exe().expect("a test has a file"))
+            .args(["--exact", "engine::tests::a_shard_that_panics", "--ignored", "--nocapture"])
+            .output()
+            .expect("a test can be started");
+        assert_eq!(child.status.code(), Some(EXIT_BROKEN_INVARIANT));
+        let said = String::from_utf8_lossy(&child.stderr);
+        assert!(said.contains("shard 0 panicked in turn 3"), "{said}");
     }
 }

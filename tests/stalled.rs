@@ -13,7 +13,7 @@ use tidegate::shard::Report;
 
 const HEALTHY: usize = 1_000;
 const KEYS: usize = 50;
-const ROUNDS: usize = 400;
+const ROUNDS: usize = 150;
 
 /// What a stalled connection may hold beside its own structure: one unfinished frame.
 const UNFINISHED: usize = 64 * 1024 + 16;

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod demo;
+pub mod echo;
 pub mod exit;
 pub mod failure;
 pub mod logging;
@@ -42,6 +43,8 @@ enum Command {
     Pub(publish::PubArgs),
     /// Publishes a recording.
     Replay(replay::ReplayArgs),
+    /// Echoes text and binary messages, for conformance tests.
+    Echo(echo::EchoArgs),
 }
 
 /// Runs the command that the process was started with. What goes wrong is one line on standard error, and an exit code
@@ -77,6 +80,7 @@ fn execute(command: Command) -> Result<(), CliError> {
             Ok(block_on(publish::run(args, input, &mut io::stdout()))?)
         }
         Command::Replay(args) => Ok(block_on(replay::run(args, &mut io::stderr()))?),
+        Command::Echo(args) => echo::run(&args),
     }
 }
 

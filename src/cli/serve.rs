@@ -79,7 +79,14 @@ pub fn run(args: &ServeArgs) -> Result<(), CliError> {
     if args.check {
         return print(&format!("the configuration is valid\n\n{}", config.explained_limits()));
     }
-    let engine = Engine::start(config)?;
+    run_until_shutdown(Engine::start(config)?)
+}
+
+/// Says where `engine` listens, and serves until a signal ends it.
+///
+/// # Errors
+/// If the address cannot be printed.
+pub(super) fn run_until_shutdown(engine: Engine) -> Result<(), CliError> {
     // Orderly shutdown also where nobody reads the line any more.
     let result = print(&format!("listening on {}\n", engine.local_addr()));
     if result.is_ok() {

@@ -10,6 +10,7 @@ use crate::fanout::Window;
 /// patches are made when they can be sent, and those that the socket did not begin to take are taken back.
 #[derive(Debug, Default)]
 pub struct Outlet {
+    /// Goes before everything else: the rest of the frame or the answers that a short send cut.
     cut: Bytes,
     answers: BytesMut,
     /// True exactly while the kernel was asked for `Writable` and has not said it.
@@ -76,7 +77,12 @@ impl Outlet {
         debug_assert!(left == 0, "the kernel took more than it was given");
         let [first, answers] = rest;
         debug_assert!(self.cut.is_empty() && (cut.is_empty() || (first.is_empty() && answers.is_empty())));
-        self.cut = if cut.is_empty() { first } else { cut };
+        if first.is_empty() {
+            // The rest of the answers stays where it is: copied at each short send, a large one would cost quadratic time.
+            self.cut = if cut.is_empty() { answers } else { cut };
+            return Taken { begun };
+        }
+        self.cut = first;
         if !answers.is_empty() {
             let later = std::mem::take(&mut self.answers);
             self.answers = BytesMut::from(answers);
@@ -114,6 +120,18 @@ mod tests {
         let mut outlet = Outlet::default();
         let taken = outlet.settle(&pieces(), 10 + 6);
         assert_eq!((taken.begun, outlet.waiting()), (1, 0));
+    }
+
+    #[test]
+    fn the_rest_of_a_large_answer_is_not_copied() {
+        let mut outlet = Outlet::default();
+        outlet.answer(&[7; 100_000]);
+        let pieces = outlet.take();
+        outlet.settle(&pieces, 60_000);
+        let rest = outlet.take();
+        assert_eq!(rest[0].len(), 40_000);
+        assert_eq!(rest[0].as_ptr(), pieces[1][60_000..].as_ptr());
+        assert!(rest[1].is_empty());
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub(super) struct Connection {
     pub(super) wake_at: Moment,
     /// The earliest moment for which the wheel holds this connection.
     pub(super) armed: Moment,
-    /// The latest client ping, to be answered with the next send: only the last one needs an answer (RFC 6455 §5.5.3).
+    /// The latest client ping that came while too much waited to answer each: see [`crate::limits::PONG_BYTES`].
     pub(super) pong: Option<Box<[u8]>>,
     /// Number of the last ping sent.
     pub(super) pings: u32,

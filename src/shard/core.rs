@@ -18,7 +18,7 @@ use crate::session::{Rate, SessionId};
 use crate::shard::connection::Connection;
 use crate::shard::outbox::Outbox;
 use crate::shard::wheel::Wheel;
-use crate::shard::{ClassCounters, Counters};
+use crate::shard::{Appended, ClassCounters, Counters};
 use crate::topic::{PatternIndex, Registry, Sequences, TopicClass, TopicIndex};
 
 /// How a shard behaves.
@@ -112,6 +112,8 @@ pub(super) struct Core {
     pub(super) counters: Counters,
     pub(super) is_draining: bool,
     pub(super) drain_deadline: Moment,
+    /// What was appended, if somebody keeps a model of it.
+    pub(super) journal: Option<Vec<Appended>>,
     /// Counts dirty topics taken by priority, so that every eighth goes by waiting time.
     pub(super) picks: u32,
 }
@@ -153,6 +155,7 @@ impl Core {
             },
             is_draining: false,
             drain_deadline: Moment::NEVER,
+            journal: None,
             picks: 0,
             settings,
         }

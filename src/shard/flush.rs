@@ -448,7 +448,12 @@ impl Core {
             let (index, payload) = (self.outbox.entries[send].connection, self.outbox.entries[send].payload as u64);
             let connection = self.at(index);
             let window = &connection.outlet.window;
-            if window.has_credit() || connection.is_unmarked || window.in_flight() + payload == 0 {
+            // Nothing comes behind a close frame.
+            if !connection.is_open()
+                || window.has_credit()
+                || connection.is_unmarked
+                || window.in_flight() + payload == 0
+            {
                 continue;
             }
             if window.wants_mark(payload) {

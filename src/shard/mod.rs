@@ -20,6 +20,7 @@ mod deadlines;
 mod dispatch;
 mod flush;
 mod handle;
+mod journal;
 mod outbox;
 mod publish;
 mod receive;
@@ -39,10 +40,12 @@ use crate::clock::{Moment, WallEpoch};
 use crate::kernel::{Completion, Held, Kernel, Wait};
 use crate::limits::COMPLETIONS_PER_TURN;
 use crate::shard::core::{Core, Order};
+use crate::topic::Registry;
 
 pub use self::core::Settings;
 pub use counters::{ClassCounters, Counters, Gauges, Ledger, LimitHits, Report};
 pub use handle::{ShardCommand, ShardHandle};
+pub use journal::Appended;
 
 /// What the kernel holds so long after the last connection was dropped is reported as a leak.
 const GIVE_UP: Duration = Duration::from_secs(2);
@@ -152,6 +155,22 @@ impl<K: Kernel> Shard<K> {
     #[must_use]
     pub fn kernel_mut(&mut self) -> &mut K {
         &mut self.kernel
+    }
+
+    /// From now on what is appended is kept, until [`Shard::journal`] is asked for it.
+    pub fn keep_journal(&mut self) {
+        self.core.journal = Some(Vec::new());
+    }
+
+    /// What was appended since the last call, in order; nothing without [`Shard::keep_journal`].
+    pub fn journal(&mut self) -> Vec<Appended> {
+        self.core.journal.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The topics, for a harness that compares them with a model.
+    #[must_use]
+    pub fn topics(&self) -> &Registry {
+        &self.core.topics
     }
 
     /// Notes how long a turn took, waiting left out.

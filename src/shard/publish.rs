@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::protocol::wire::{self, Code, server_frame::Body};
+use crate::shard::Appended;
 use crate::shard::connection::Connection;
 use crate::shard::core::{Core, Order};
 use crate::topic::{ApplyError, NewRecord, RecordError, SequenceCheck, TopicIndex, TopicName};
@@ -49,8 +50,10 @@ impl Core {
             let offset = offset.map_or(0, |offset| offset.0);
             return self.acknowledge(index, request, wire::Published { offset, duplicate: true });
         }
+        let before = self.topics.topic(topic).log.head();
         match self.apply(topic, publish) {
             Ok(last) => {
+                self.note_appended(topic, request, last.since(before));
                 if sequence > 0 {
                     self.sequences.note(session, id, sequence, last);
                 }
@@ -118,6 +121,15 @@ impl Core {
         self.counters.classes[class.0 as usize].published += applied.appended;
         self.appended(topic);
         Ok(applied.last)
+    }
+
+    /// For a harness that keeps a model of the topics.
+    pub(super) fn note_appended(&mut self, topic: TopicIndex, request: u64, count: u64) {
+        let at = self.now;
+        if let Some(journal) = &mut self.journal {
+            let topic = self.topics.topic(topic);
+            journal.push(Appended { topic: topic.id, request, last: topic.log.head(), count, at });
+        }
     }
 
     /// A topic's log grew, or its timers may have changed.

@@ -1,6 +1,7 @@
 //! Bytes in: frames are parsed where they lie, and what they say is applied.
 
 use crate::kernel::SocketId;
+use crate::limits::PONG_BYTES;
 use crate::protocol::close::CloseCode;
 use crate::protocol::envelope;
 use crate::protocol::frame::{Opcode, frame};
@@ -65,10 +66,7 @@ impl Core {
     fn message(&mut self, index: u32, message: Message<'_>) {
         let (now, target) = (self.now, self.settings.limits.freshness_target);
         match (message, self.settings.endpoint) {
-            (Message::Ping(payload), _) => {
-                self.at(index).pong = Some(payload.into());
-                self.make_due(index);
-            }
+            (Message::Ping(payload), _) => self.ping(index, payload),
             (Message::Pong(payload), _) => {
                 let connection = self.at(index);
                 let Ok(number) = payload.try_into().map(u32::from_be_bytes) else { return };
@@ -106,6 +104,18 @@ impl Core {
             (Message::Binary(bytes), Endpoint::Echo) => self.echo(index, Opcode::Binary, bytes),
             (Message::Text(bytes), Endpoint::Echo) => self.echo(index, Opcode::Text, bytes),
         }
+    }
+
+    /// Answered in its place among the answers, unless too much waits already.
+    fn ping(&mut self, index: u32, payload: &[u8]) {
+        let connection = self.at(index);
+        if connection.outlet.is_blocked || connection.outlet.waiting() >= PONG_BYTES {
+            connection.pong = Some(payload.into());
+        } else {
+            connection.pong = None;
+            connection.outlet.answer(&frame(Opcode::Pong, payload));
+        }
+        self.make_due(index);
     }
 
     fn echo(&mut self, index: u32, opcode: Opcode, bytes: &[u8]) {
