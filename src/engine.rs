@@ -167,6 +167,13 @@ impl Engine {
         }
     }
 
+    /// Waits for SIGINT or SIGTERM, but not longer than `limit`; whether one came.
+    #[must_use]
+    pub fn wait_for_shutdown(&self, limit: Duration) -> bool {
+        let requests = self.control.as_ref().expect("there from start to shutdown").shutdown_requests();
+        !matches!(requests.recv_timeout(limit), Err(crossbeam_channel::RecvTimeoutError::Timeout))
+    }
+
     /// Says goodbye to every client, waits until they are gone (`drain` of the configuration at most), and stops all threads.
     #[must_use = "what is left over is a leak"]
     pub fn shutdown(mut self) -> Leftovers {

@@ -2,11 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod demo;
 pub mod echo;
 pub mod exit;
 pub mod failure;
 pub mod logging;
+mod play;
 pub mod publish;
+pub mod replay;
 pub mod serve;
 pub mod sub;
 mod text;
@@ -30,12 +33,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Shows the engine at work on a live market; needs no set-up.
+    Demo(demo::DemoArgs),
     /// Runs the engine.
     Serve(serve::ServeArgs),
     /// Subscribes, and prints what comes.
     Sub(sub::SubArgs),
     /// Publishes records.
     Pub(publish::PubArgs),
+    /// Publishes a recording.
+    Replay(replay::ReplayArgs),
     /// Echoes text and binary messages, for conformance tests.
     Echo(echo::EchoArgs),
 }
@@ -65,12 +72,14 @@ pub fn run() -> ExitCode {
 fn execute(command: Command) -> Result<(), CliError> {
     logging::start()?;
     match command {
+        Command::Demo(args) => demo::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Sub(args) => Ok(block_on(sub::run(args, &mut io::stdout()))?),
         Command::Pub(args) => {
             let input = tokio::io::BufReader::new(tokio::io::stdin());
             Ok(block_on(publish::run(args, input, &mut io::stdout()))?)
         }
+        Command::Replay(args) => Ok(block_on(replay::run(args, &mut io::stderr()))?),
         Command::Echo(args) => echo::run(&args),
     }
 }

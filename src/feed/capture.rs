@@ -106,6 +106,12 @@ impl Capture {
         Self { lines, parser: Parser::default(), is_over: false }
     }
 
+    /// `problem`, at the line that was read last.
+    #[must_use]
+    pub fn error(&self, problem: Problem) -> FeedError {
+        self.lines.error(problem)
+    }
+
     fn read(&mut self) -> Result<Option<Event>, FeedError> {
         let Some(line) = self.lines.next_line()? else { return Ok(None) };
         self.parser.parse(line).map(Some).map_err(|problem| self.lines.error(problem))

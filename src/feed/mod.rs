@@ -21,3 +21,4 @@ pub mod market;
 pub mod pace;
 pub mod recorded;
 pub mod records;
+pub mod source;
