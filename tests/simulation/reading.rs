@@ -204,8 +204,8 @@ impl World {
         let number = self.requests[&request];
         let publish = &self.publishes[number];
         // The refusal of a publish that would have been one key too many was lost with its connection.
-        let was_refused = publish.applied == 0 && published.duplicate && published.offset == 0 && self.may_refuse;
-        assert!(was_refused || publish.applied == 1, "acknowledged is applied: {number}");
+        let was_refused = publish.applied_to == 0 && published.duplicate && published.offset == 0 && self.may_refuse;
+        assert!(was_refused || publish.applied_to > 0, "acknowledged is applied: {number}");
         let is_old = was_refused || published.duplicate && published.offset == 0;
         assert!(is_old || published.offset == publish.offset, "{number}: {published:?}, not {}", publish.offset);
         self.clients[client].pending.retain(|pending| pending.number != number);
@@ -243,7 +243,7 @@ impl World {
             client.pending.push_back(crate::client::Pending { number, request });
         }
         self.requests.insert(request, number);
-        self.publishes.push(crate::world::Publish { body: body.clone(), applied: 0, offset: 0, was_refused: false });
+        self.publishes.push(crate::world::Publish { body: body.clone(), applied_to: 0, offset: 0, was_refused: false });
         self.say(|| format!("publish {number} on link {link}: {} records to {}", body.records.len(), body.topic));
         self.write(link, client_frame::Body::Publish(body));
     }
