@@ -221,6 +221,7 @@ impl World {
             if self.chance(500) {
                 let wanted = self.clients[client].wanted.remove(at);
                 let name = wanted.topic.clone();
+                self.disturb(client, &tidegate::topic::Pattern::parse(&name).expect("valid"));
                 self.say(|| format!("client {client} unsubscribes from {name}"));
                 let unsubscribe = wire::Unsubscribe { topic: wanted.topic };
                 self.write(link, client_frame::Body::Unsubscribe(unsubscribe));
