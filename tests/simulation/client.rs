@@ -51,8 +51,8 @@ pub struct Held {
     pub epoch: u64,
     pub cursor: u64,
     pub keys: BTreeMap<Bytes, Bytes>,
-    /// The last patch had `more`.
-    pub is_behind: bool,
+    /// It came under the options that the client still wants: resuming takes the same filter.
+    pub may_resume: bool,
 }
 
 /// A subscription of a client; asked for again on every connection.
@@ -98,7 +98,7 @@ impl Held {
                 self.keys.insert(record.key.clone(), record.value.clone());
             }
         }
-        (self.cursor, self.is_behind) = (patch.to, patch.more);
+        self.cursor = patch.to;
         if let Some(checksum) = patch.checksum {
             let sum = self.keys.iter().fold(0_u32, |sum, (key, value)| sum.wrapping_add(term(key, value)));
             assert_eq!(sum, checksum, "the client's state at {}", self.cursor);

@@ -9,7 +9,7 @@ use tidegate::protocol::wire::{self, client_frame, server_frame::Body};
 use crate::client::{Client, Held, Link, Pace, UPGRADE, masked, message};
 use crate::stream::{Asked, Frame, Stream};
 use crate::world::World;
-use tidegate::topic::Pattern;
+use tidegate::topic::{Pattern, TopicName};
 
 impl World {
     /// A client connects and says Hello; with its session, if it has one.
@@ -155,7 +155,7 @@ impl World {
                 self.links[link].topics.insert(subscribed.topic_id, subscribed.topic.clone());
                 let held = self.clients[client].held.entry(subscribed.topic.clone()).or_default();
                 if !subscribed.resumed || held.epoch != subscribed.epoch {
-                    *held = Held { epoch: subscribed.epoch, ..Held::default() };
+                    *held = Held { epoch: subscribed.epoch, may_resume: true, ..Held::default() };
                 }
             }
             Body::Patch(patch) => {
@@ -204,18 +204,33 @@ impl World {
         let number = self.requests[&request];
         let publish = &self.publishes[number];
         // The refusal of a publish that would have been one key too many was lost with its connection.
-        let was_refused = publish.applied == 0 && published.duplicate && published.offset == 0 && self.may_refuse;
-        assert!(was_refused || publish.applied == 1, "acknowledged is applied: {number}");
+        let was_refused = publish.applied_to == 0 && published.duplicate && published.offset == 0 && self.may_refuse;
+        assert!(was_refused || publish.applied_to > 0, "acknowledged is applied: {number}");
         let is_old = was_refused || published.duplicate && published.offset == 0;
         assert!(is_old || published.offset == publish.offset, "{number}: {published:?}, not {}", publish.offset);
         self.clients[client].pending.retain(|pending| pending.number != number);
+    }
+
+    /// What the client holds of the topics that match may soon be of another subscription.
+    pub fn disturb(&mut self, client: usize, pattern: &Pattern) {
+        for (name, held) in &mut self.clients[client].held {
+            if pattern.matches(&TopicName::parse(name).expect("valid")) {
+                held.may_resume = false;
+            }
+        }
     }
 
     /// Asks for a subscription, going on from where the client is if it can.
     pub fn subscribe(&mut self, link: usize, wanted: &crate::client::Wanted, may_resume: bool) {
         let client = self.links[link].client;
         let pattern = Pattern::parse(&wanted.topic).expect("valid");
-        let held = self.clients[client].held.get(&wanted.topic).filter(|_| may_resume && pattern.is_exact());
+        let is_alone =
+            self.clients[client].wanted.iter().filter(|other| matches(&other.topic, &wanted.topic)).count() == 1;
+        if !may_resume {
+            self.disturb(client, &pattern);
+        }
+        let held = self.clients[client].held.get(&wanted.topic);
+        let held = held.filter(|held| may_resume && is_alone && pattern.is_exact() && held.may_resume);
         let resume = held.map(|held| wire::Position { epoch: held.epoch, offset: held.cursor });
         let options = wanted.options.clone();
         let subscribe = wire::Subscribe {
@@ -243,8 +258,14 @@ impl World {
             client.pending.push_back(crate::client::Pending { number, request });
         }
         self.requests.insert(request, number);
-        self.publishes.push(crate::world::Publish { body: body.clone(), applied: 0, offset: 0, was_refused: false });
+        self.publishes.push(crate::world::Publish { body: body.clone(), applied_to: 0, offset: 0, was_refused: false });
         self.say(|| format!("publish {number} on link {link}: {} records to {}", body.records.len(), body.topic));
         self.write(link, client_frame::Body::Publish(body));
     }
+}
+
+/// Whether a pattern matches a name, or is another pattern.
+fn matches(pattern: &str, name: &str) -> bool {
+    let pattern = Pattern::parse(pattern).expect("valid");
+    TopicName::parse(name).is_ok_and(|name| pattern.matches(&name))
 }

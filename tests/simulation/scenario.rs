@@ -35,7 +35,7 @@ pub fn kernel(seed: u64, random: &mut SmallRng) -> SimulationConfig {
         seed,
         buffers: pick(random, &[1, 2, 8, 64]),
         buffer_bytes: pick(random, &[64, 512, 4_096]),
-        max_sockets: pick(random, &[6, 40, 1_000]),
+        max_sockets: pick(random, &[14, 40, 1_000]),
         capacity: pick(random, &[600, 4_000, 32_768]),
         latency: Duration::from_millis(1),
         faults,
@@ -145,7 +145,7 @@ fn records(random: &mut SmallRng, number: usize, may_have_events: bool) -> Vec<w
             };
             let delete = !is_event && random.random_bool(0.15);
             let padding = match random.random_range(0..40) {
-                0 => 9_000,
+                0 if count < 5 => 9_000, // a message has at most 64 KiB
                 1..4 => 700,
                 _ => random.random_range(0..40),
             };
@@ -221,6 +221,7 @@ impl World {
             if self.chance(500) {
                 let wanted = self.clients[client].wanted.remove(at);
                 let name = wanted.topic.clone();
+                self.disturb(client, &tidegate::topic::Pattern::parse(&name).expect("valid"));
                 self.say(|| format!("client {client} unsubscribes from {name}"));
                 let unsubscribe = wire::Unsubscribe { topic: wanted.topic };
                 self.write(link, client_frame::Body::Unsubscribe(unsubscribe));

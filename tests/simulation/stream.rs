@@ -76,8 +76,8 @@ impl Stream {
         }
         self.rest.clear();
         while at < sent.taken {
-            assert!(!self.has_closed, "a close frame is the last");
             let (len, frame) = self.parse(&sent.bytes[at..]);
+            assert!(!self.has_closed, "a close frame is the last, not {frame:?}");
             self.expected.extend(&sent.bytes[at..at + len]);
             if let Frame::Message(message, _) = &frame {
                 self.look_at(message.body.as_ref().expect("a frame has a body"), message.request, models);

@@ -25,8 +25,8 @@ const IDLE_TURNS: u32 = 200;
 #[derive(Debug)]
 pub struct Publish {
     pub body: wire::Publish,
-    /// How often it was applied, and the last record's offset.
-    pub applied: u32,
+    /// The topic that it was last applied to (0: none yet), and its last record's offset there.
+    pub applied_to: u32,
     pub offset: u64,
     pub was_refused: bool,
 }
@@ -174,9 +174,10 @@ impl World {
             } else {
                 let number = self.requests[&appended.request];
                 let publish = &mut self.publishes[number];
-                publish.applied += 1;
+                // A topic that was forgotten in between is another one, of the same name.
+                let is_repeated = publish.applied_to == appended.topic.0 && publish.body.sequence > 0;
+                publish.applied_to = appended.topic.0;
                 publish.offset = appended.last.0;
-                let is_repeated = publish.applied > 1 && publish.body.sequence > 0;
                 assert!(!is_repeated, "publish {number} was applied twice: {:?}", publish.body);
                 topic.apply(&publish.body, class, appended.at)
             };
