@@ -117,7 +117,13 @@ impl Engine {
     pub fn start_as(config: Config, role: Role) -> Result<Self, StartError> {
         let address = config.listen;
         let bound = listen(address, ListenOptions::default())
-            .and_then(|listener| Ok((listener.local_addr()?, listener)))
+            .and_then(|listener| {
+                if let Some(name) = &config.congestion {
+                    // Accepted sockets inherit it.
+                    socket2::SockRef::from(&listener).set_tcp_congestion(name.as_bytes())?;
+                }
+                Ok((listener.local_addr()?, listener))
+            })
             .map_err(|source| StartError::Listen { address, source })?;
         let (local_addr, listener) = bound;
         if config.shards != Shards::Count(1) {

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod exit;
 pub mod logging;
 pub mod serve;
@@ -26,6 +27,8 @@ struct Cli {
 enum Command {
     /// Runs the engine.
     Serve(serve::ServeArgs),
+    /// Measures the engine: throughput, latency, age of information, memory.
+    Bench(bench::BenchArgs),
 }
 
 /// Runs the command that the process was started with. What goes wrong is one line on standard error, and an exit code
@@ -54,6 +57,7 @@ fn execute(command: Command) -> Result<(), CliError> {
     logging::start()?;
     match command {
         Command::Serve(args) => serve::run(&args),
+        Command::Bench(args) => bench::run(&args),
     }
 }
 
