@@ -119,7 +119,13 @@ impl Engine {
         // One shard has the port alone: shared, a second engine on it would start, and take half of the clients.
         let options = ListenOptions { shares_port: false, ..ListenOptions::default() };
         let bound = listen(address, options)
-            .and_then(|listener| Ok((listener.local_addr()?, listener)))
+            .and_then(|listener| {
+                if let Some(name) = &config.congestion {
+                    // Accepted sockets inherit it.
+                    socket2::SockRef::from(&listener).set_tcp_congestion(name.as_bytes())?;
+                }
+                Ok((listener.local_addr()?, listener))
+            })
             .map_err(|source| StartError::Listen { address, source })?;
         let (local_addr, listener) = bound;
         if let Shards::Count(count @ 2..) = config.shards {

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod demo;
 pub mod echo;
 pub mod exit;
@@ -45,6 +46,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Echoes text and binary messages, for conformance tests.
     Echo(echo::EchoArgs),
+    /// Measures the engine: throughput, latency, age of information, memory.
+    Bench(bench::BenchArgs),
 }
 
 /// Runs the command that the process was started with. What goes wrong is one line on standard error, and an exit code
@@ -81,6 +84,7 @@ fn execute(command: Command) -> Result<(), CliError> {
         }
         Command::Replay(args) => Ok(block_on(replay::run(args, &mut io::stderr()))?),
         Command::Echo(args) => echo::run(&args),
+        Command::Bench(args) => bench::run(&args),
     }
 }
 

@@ -52,6 +52,8 @@ pub struct Config {
     pub cpus: Option<CpuSet>,
     /// What a shard without work does.
     pub idle: Idle,
+    /// Congestion control of connections (`TCP_CONGESTION`); `None`: the system's.
+    pub congestion: Option<String>,
     /// Serves addresses other than loopback though nobody has to prove who they are.
     pub insecure: bool,
     /// Origins of web pages that may connect, compared exactly; `None`: all. Clients that send no `Origin` are no browsers and may.
@@ -74,6 +76,7 @@ impl Default for Config {
             shards: Shards::Auto,
             cpus: None,
             idle: Idle::Park,
+            congestion: None,
             insecure: false,
             allowed_origins: None,
             trusted: IpNetwork::loopback(),

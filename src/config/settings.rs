@@ -115,6 +115,16 @@ pub(super) const TOP: &[Setting<Config>] = &[
         },
     },
     Setting {
+        key: "congestion",
+        unit: "",
+        note: "congestion control of connections, such as \"cubic\"; without it: the system's",
+        write: |config, value| {
+            config.congestion = Some(value.text()?.to_owned());
+            Ok(())
+        },
+        print: |config| config.congestion.as_deref().map(quoted),
+    },
+    Setting {
         key: "insecure",
         unit: "",
         note: "serve more than loopback though nobody has to prove who they are",

@@ -1,0 +1,211 @@
+//! `bench fanout`: one publisher, many subscribers.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::bare::{self, BareResult};
+use super::ledger::Balance;
+use super::load::{Drive, Load, Shape};
+use super::options::{CommonArgs, pin};
+use super::report::{Spread, finish};
+use super::server::Server;
+use crate::cli::CliError;
+
+/// The options of `bench fanout`.
+#[derive(Debug, Args)]
+pub(super) struct FanoutArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// Subscribers.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    subscribers: u32,
+    /// Records a second, due by the clock whatever the server does; without it, as fast as it goes.
+    #[arg(long, value_name = "PER_SECOND", conflicts_with = "outstanding", value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
+    /// As fast as it goes, with so many publishes unacknowledged [default: 64].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    outstanding: Option<u64>,
+    /// Bytes of each value.
+    #[arg(long, default_value_t = 128)]
+    bytes: usize,
+    /// Events: each must arrive (the default).
+    #[arg(long, conflicts_with = "keyed")]
+    events: bool,
+    /// State: so many keys take turns.
+    #[arg(long, value_name = "KEYS")]
+    keyed: Option<u64>,
+    /// Seconds that are measured.
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Seconds before, which are not.
+    #[arg(long, default_value_t = 2.0)]
+    warm_up: f64,
+    /// Bytes of credit of each subscriber; 0: plain clients.
+    #[arg(long, default_value_t = 0)]
+    credit: u64,
+    /// Measure a bare loop of send(2), too; always done with --rate.
+    #[arg(long)]
+    bare: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize)]
+struct FanoutResult {
+    scenario: &'static str,
+    congestion: String,
+    subscribers: u32,
+    rate: Option<u64>,
+    outstanding: Option<u64>,
+    seconds: f64,
+    delivered: u64,
+    patches: u64,
+    delivered_per_second: f64,
+    delivered_per_cpu_second: f64,
+    bytes_per_record: f64,
+    records_per_patch: f64,
+    /// Server CPU for each patch that a subscriber received.
+    cpu_ns_per_delivery: f64,
+    bare_ns_per_send: Option<f64>,
+    /// By how much a delivery costs more than a bare send.
+    ratio_to_bare: Option<f64>,
+    bare_short_sends: Option<u64>,
+    /// The share of the time in which it had work.
+    server_busy_percent: f64,
+    /// The share of the time in which it had a CPU: less, where other processes took it.
+    server_cpu_percent: f64,
+    server_rss_mb: f64,
+    sends_per_turn: f64,
+    enters_per_turn: f64,
+    latency: Spread,
+    verifying_subscribers: usize,
+    verified_records: u64,
+    verified_checksums: u64,
+    ledger: Balance,
+}
+
+/// Runs the scenario.
+pub(super) fn run(args: &FanoutArgs) -> Result<(), CliError> {
+    let options = &args.common;
+    let server = Server::start(options)?;
+    pin(options.cpus().1);
+    let keys = args.keyed.unwrap_or(0);
+    let shape = Shape {
+        subscribers: args.subscribers as usize,
+        slow: 0,
+        slow_rate: 0,
+        bytes: args.bytes,
+        keys,
+        credit: args.credit,
+    };
+    let mut load = Load::connect(&server, options, &shape)?;
+    let outstanding = args.rate.is_none().then(|| args.outstanding.unwrap_or(64));
+    let drive = outstanding.map_or(Drive::Rate(args.rate.unwrap_or(1)), Drive::Outstanding);
+
+    load.run_for(Duration::from_secs_f64(args.warm_up), drive)?;
+    let mut bare = None;
+    if args.bare || args.rate.is_some() {
+        bare = Some(measure_bare(args, &load)?);
+        // The connections were idle meanwhile: they are as warm again before the measurement.
+        load.run_for(Duration::from_secs_f64(args.warm_up.min(1.0)), drive)?;
+    }
+    let (totals, metrics, cpu, start) = (load.totals(), server.metrics()?, server.cpu_time()?, Instant::now());
+    load.observations.is_measuring = true;
+    load.run_for(Duration::from_secs_f64(args.seconds), drive)?;
+    load.observations.is_measuring = false;
+    let (elapsed, cpu, after) = (start.elapsed().as_secs_f64(), server.cpu_time()? - cpu, load.totals());
+    let later = server.metrics()?;
+    if let Some(first) = bare {
+        // Before and after, so that what else the machine does weighs on both.
+        bare = Some(first + measure_bare(args, &load)?);
+    }
+    load.drain()?;
+
+    let (delivered, patches) = (after.delivered - totals.delivered, after.patches - totals.patches);
+    let per_turn = |name| {
+        let of = |name| later.sum(name, "") - metrics.sum(name, "");
+        of(name) / of("tidegate_turns_total").max(1.0)
+    };
+    let (verifying_subscribers, verified_records, verified_checksums) = load.verified();
+    let cpu_ns_per_delivery = cpu.used_ns as f64 / patches.max(1) as f64;
+    let result = FanoutResult {
+        scenario: "fanout",
+        congestion: options.congestion.clone(),
+        subscribers: args.subscribers,
+        rate: args.rate,
+        outstanding,
+        seconds: elapsed,
+        delivered,
+        patches,
+        delivered_per_second: delivered as f64 / elapsed,
+        delivered_per_cpu_second: delivered as f64 * 1e9 / cpu.used_ns.max(1) as f64,
+        bytes_per_record: (after.bytes - totals.bytes) as f64 / delivered.max(1) as f64,
+        records_per_patch: delivered as f64 / patches.max(1) as f64,
+        cpu_ns_per_delivery,
+        bare_ns_per_send: bare.as_ref().map(BareResult::ns_per_send),
+        ratio_to_bare: bare.as_ref().map(|bare| cpu_ns_per_delivery / bare.ns_per_send()),
+        bare_short_sends: bare.map(|bare| bare.short),
+        server_busy_percent: cpu.busy_percent(elapsed),
+        server_cpu_percent: cpu.used_ns as f64 / elapsed / 1e7,
+        server_rss_mb: server.memory()?.rss as f64 / 1e6,
+        sends_per_turn: per_turn("tidegate_kernel_sends_total"),
+        enters_per_turn: per_turn("tidegate_kernel_enters_total"),
+        latency: Spread::from(&load.observations.latency),
+        verifying_subscribers,
+        verified_records,
+        verified_checksums,
+        ledger: load.balance(&server)?,
+    };
+    finish(&result, Some(&result.ledger), options.json)
+}
+
+/// Half of the bare loop's share: it runs before and after.
+fn measure_bare(args: &FanoutArgs, load: &Load) -> Result<BareResult, CliError> {
+    let totals = load.totals();
+    let bytes = (totals.bytes / totals.patches.max(1)).max(1) as usize;
+    bare::measure(&args.common, args.subscribers as usize, bytes, args.rate.unwrap_or(0), args.seconds / 2.0)
+}
+
+impl fmt::Display for FanoutResult {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { subscribers, congestion, seconds, .. } = self;
+        let drive = match (self.rate, self.outstanding) {
+            (Some(rate), _) => format!("{rate} records/s"),
+            (None, outstanding) => format!("{} publishes outstanding", outstanding.unwrap_or(0)),
+        };
+        writeln!(out, "fanout: {subscribers} subscribers, {drive}, {seconds:.1} s, congestion control {congestion}")?;
+        writeln!(
+            out,
+            "  delivered  {:.0} records/s, {:.2} million per server CPU second, {:.1} records and {:.0} bytes per patch, \
+             {:.1} bytes per record",
+            self.delivered_per_second,
+            self.delivered_per_cpu_second / 1e6,
+            self.records_per_patch,
+            self.bytes_per_record * self.records_per_patch,
+            self.bytes_per_record
+        )?;
+        writeln!(
+            out,
+            "  server     busy {:.1} % of the time (on the CPU {:.1} %), {:.2} us CPU per delivery, {:.1} MB, \
+             {:.1} sends and {:.2} enters per turn",
+            self.server_busy_percent,
+            self.server_cpu_percent,
+            self.cpu_ns_per_delivery / 1e3,
+            self.server_rss_mb,
+            self.sends_per_turn,
+            self.enters_per_turn
+        )?;
+        if let (Some(bare), Some(ratio)) = (self.bare_ns_per_send, self.ratio_to_bare) {
+            writeln!(out, "  bare send  {:.2} us CPU per send: a delivery costs {ratio:.3} times that", bare / 1e3)?;
+        }
+        writeln!(out, "  latency    {} (of the oldest record of each patch)", self.latency)?;
+        writeln!(
+            out,
+            "  verified   {} records and {} checksums by {} subscribers",
+            self.verified_records, self.verified_checksums, self.verifying_subscribers
+        )?;
+        write!(out, "{}", self.ledger)
+    }
+}

@@ -1,0 +1,96 @@
+//! `bench idle`: what a subscribed connection costs on which nothing happens.
+
+use std::fmt;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::ledger::Balance;
+use super::load::{Drive, Load, Shape};
+use super::options::{CommonArgs, pin};
+use super::report::finish;
+use super::server::Server;
+use crate::cli::{CliError, Exit};
+
+/// Connections that are there before the memory is first looked at.
+const FIRST: u32 = 500;
+/// Records that are published to them, so that every receive buffer and every cache has been used once.
+const WARM_UP_RECORDS: u64 = 4_000;
+
+/// The options of `bench idle`.
+#[derive(Debug, Args)]
+pub(super) struct IdleArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    /// Subscribed connections. Each takes a descriptor here and one in the server.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    connections: u32,
+    /// Seconds to wait before the memory is looked at.
+    #[arg(long, default_value_t = 2.0)]
+    settle: f64,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize)]
+struct IdleResult {
+    scenario: &'static str,
+    connections: u32,
+    rss_before_mb: f64,
+    rss_after_mb: f64,
+    /// Of the server's resident set.
+    bytes_per_connection: f64,
+    /// Of its anonymous pages alone.
+    anonymous_bytes_per_connection: f64,
+    server_cpu_percent: f64,
+    ledger: Balance,
+}
+
+/// Runs the scenario.
+pub(super) fn run(args: &IdleArgs) -> Result<(), CliError> {
+    let options = &args.common;
+    let server = Server::start(options)?;
+    if server.pid().is_none() {
+        return Err(CliError::new(Exit::Usage, "idle needs --pid to look at the memory of the server at --url"));
+    }
+    pin(options.cpus().1);
+    let shape = Shape { subscribers: FIRST as usize, slow: 0, slow_rate: 0, bytes: 128, keys: 1, credit: 0 };
+    let mut load = Load::connect(&server, options, &shape)?;
+    let settle = Duration::from_secs_f64(args.settle);
+    load.run_for(Duration::from_secs(1), Drive::Rate(WARM_UP_RECORDS))?;
+    load.drain()?;
+    load.run_for(settle, Drive::Rest)?;
+    let before = server.memory()?;
+    load.subscribe_more(&server, options, args.connections as usize)?;
+    load.run_for(settle, Drive::Rest)?;
+    let cpu = server.cpu_time()?;
+    load.run_for(settle, Drive::Rest)?;
+    let (cpu, after) = (server.cpu_time()? - cpu, server.memory()?);
+    load.drain()?;
+
+    let each = |before: u64, after: u64| (after as f64 - before as f64) / f64::from(args.connections);
+    let result = IdleResult {
+        scenario: "idle",
+        connections: args.connections,
+        rss_before_mb: before.rss as f64 / 1e6,
+        rss_after_mb: after.rss as f64 / 1e6,
+        bytes_per_connection: each(before.rss, after.rss),
+        anonymous_bytes_per_connection: each(before.anonymous, after.anonymous),
+        server_cpu_percent: cpu.used_ns as f64 / args.settle.max(0.001) / 1e7,
+        ledger: load.balance(&server)?,
+    };
+    finish(&result, Some(&result.ledger), options.json)
+}
+
+impl fmt::Display for IdleResult {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(out, "idle: {} subscribed connections beside {FIRST} that were there before", self.connections)?;
+        writeln!(
+            out,
+            "  memory     {:.0} bytes each, {:.0} of them anonymous; {:.1} MB before, {:.1} after",
+            self.bytes_per_connection, self.anonymous_bytes_per_connection, self.rss_before_mb, self.rss_after_mb
+        )?;
+        writeln!(out, "  server     {:.2} % of a core", self.server_cpu_percent)?;
+        write!(out, "{}", self.ledger)
+    }
+}

@@ -1,0 +1,65 @@
+//! `tidegate bench`: measures the engine, and ends each run with the ledger.
+//!
+//! The server is a process of its own on one core; the load generator is this process, one thread on another core: plain
+//! non-blocking sockets, and of each patch only what has to be known. One subscriber in 50 decodes and verifies every record.
+
+#![forbid(unsafe_code)]
+
+mod bare;
+mod fanout;
+mod idle;
+mod ledger;
+mod load;
+mod options;
+mod payload;
+mod process;
+mod publisher;
+mod report;
+mod server;
+mod skim;
+mod slow;
+mod socket;
+mod subscriber;
+mod verifier;
+
+use clap::{Args, Subcommand};
+
+use super::exit::{CliError, Exit};
+
+/// The options of `bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    scenario: Scenario,
+}
+
+#[derive(Debug, Subcommand)]
+enum Scenario {
+    /// One publisher, many subscribers: records per second and per CPU second, latency, CPU per delivery.
+    Fanout(fanout::FanoutArgs),
+    /// Some subscribers read slowly: how old is the newest record that each of them holds?
+    Slow(slow::SlowArgs),
+    /// Subscribed connections on which nothing happens: memory for each.
+    Idle(idle::IdleArgs),
+    /// The other side of `fanout --bare`: sends the same bytes to every socket, and nothing else.
+    #[command(hide = true)]
+    BareSend(bare::BareSendArgs),
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// If the server cannot be started or reached, a connection breaks, a record is wrong, or the ledger does not close.
+pub fn run(args: &BenchArgs) -> Result<(), CliError> {
+    match &args.scenario {
+        Scenario::Fanout(args) => fanout::run(args),
+        Scenario::Slow(args) => slow::run(args),
+        Scenario::Idle(args) => idle::run(args),
+        Scenario::BareSend(args) => bare::send(args),
+    }
+}
+
+/// What went wrong while measuring.
+fn failed(what: impl std::fmt::Display) -> CliError {
+    CliError::new(Exit::Failure, what)
+}

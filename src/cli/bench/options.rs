@@ -1,0 +1,67 @@
+//! Options that all scenarios share.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+
+use super::failed;
+use crate::cli::CliError;
+
+/// Where the server is, and who runs on which CPU.
+#[derive(Clone, Debug, Args)]
+pub(super) struct CommonArgs {
+    /// Measure the server that listens there instead of one started for the run; wants --admin, and --pid for CPU and memory.
+    #[arg(long, value_name = "ws://ADDRESS", requires = "admin")]
+    pub(super) url: Option<String>,
+    /// The admin port of the server at --url.
+    #[arg(long, value_name = "ADDRESS", requires = "url")]
+    pub(super) admin: Option<SocketAddr>,
+    /// The process of the server at --url, if it runs on this machine.
+    #[arg(long, value_name = "PID", requires = "url")]
+    pub(super) pid: Option<u32>,
+    /// The CPU of the server, and of the bare loop [default: the first].
+    #[arg(long, value_name = "CPU")]
+    pub(super) server_cpu: Option<usize>,
+    /// The CPU of the load generator [default: the last].
+    #[arg(long, value_name = "CPU")]
+    pub(super) generator_cpu: Option<usize>,
+    /// Congestion control of all sockets; "system" leaves what the system gives.
+    #[arg(long, value_name = "NAME", default_value = "cubic")]
+    pub(super) congestion: String,
+    /// Print one JSON object instead of the table.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl CommonArgs {
+    /// The address in `--url`.
+    pub(super) fn address(&self) -> Result<Option<SocketAddr>, CliError> {
+        let Some(url) = &self.url else { return Ok(None) };
+        let address = url.strip_prefix("ws://").unwrap_or(url);
+        let address = address.split('/').next().unwrap_or(address);
+        address
+            .parse()
+            .map(Some)
+            .map_err(|_| failed(format!("--url: \"{url}\" is not ws:// and an IP address and port")))
+    }
+
+    /// The congestion control to set; `None`: the system's.
+    pub(super) fn congestion(&self) -> Option<&str> {
+        (self.congestion != "system").then_some(self.congestion.as_str())
+    }
+
+    /// The CPUs of server and generator; `None` where there is only one, so that the system may place them.
+    pub(super) fn cpus(&self) -> (Option<usize>, Option<usize>) {
+        let ids: Vec<_> = core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
+        let has_several = ids.len() > 1;
+        let default = |id: Option<&usize>| id.copied().filter(|_| has_several);
+        (self.server_cpu.or(default(ids.first())), self.generator_cpu.or(default(ids.last())))
+    }
+}
+
+/// Pins this thread.
+pub(super) fn pin(cpu: Option<usize>) {
+    if let Some(id) = cpu {
+        core_affinity::set_for_current(core_affinity::CoreId { id });
+    }
+}

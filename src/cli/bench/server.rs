@@ -1,0 +1,129 @@
+//! The server under measurement: a child process, or one that runs elsewhere.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::failed;
+use super::options::CommonArgs;
+use super::process::{self, CpuTime};
+use crate::cli::CliError;
+
+/// How long the admin port may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The server.
+pub(super) struct Server {
+    child: Option<Child>,
+    pid: Option<u32>,
+    pub(super) address: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Server {
+    /// Starts one, or finds the one at `--url`.
+    pub(super) fn start(options: &CommonArgs) -> Result<Self, CliError> {
+        if let (Some(address), Some(admin)) = (options.address()?, options.admin) {
+            return Ok(Self { child: None, pid: options.pid, address, admin });
+        }
+        // The admin port is not printed, so one is chosen here; whoever takes it in between ends the run with a sentence.
+        let admin = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).map_err(failed)?;
+        let program = std::env::current_exe().map_err(failed)?;
+        let mut command = Command::new(program);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--shards", "1", "--admin", &admin.to_string()]);
+        if let (Some(cpu), _) = options.cpus() {
+            command.args(["--cpus", &cpu.to_string()]);
+        }
+        if let Some(congestion) = options.congestion() {
+            command.env("TIDEGATE_CONGESTION", congestion);
+        }
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
+        let stdout = child.stdout.take().expect("it is piped");
+        let mut server = Self { pid: Some(child.id()), child: Some(child), address: admin, admin };
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).map_err(failed)?;
+        let address = line.trim_end().strip_prefix("listening on ").and_then(|address| address.parse().ok());
+        server.address = address.ok_or_else(|| failed("the server did not start"))?;
+        Ok(server)
+    }
+
+    /// The server's process, if it is known.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+
+    /// CPU time; 0 if the process is not known.
+    pub(super) fn cpu_time(&self) -> Result<CpuTime, CliError> {
+        let unknown = Ok(CpuTime::default());
+        self.pid
+            .map_or(unknown, |pid| process::cpu_time(pid).map_err(|error| failed(format!("process {pid}: {error}"))))
+    }
+
+    /// Memory; zero if the process is not known.
+    pub(super) fn memory(&self) -> Result<process::Memory, CliError> {
+        let unknown = Ok(process::Memory::default());
+        self.pid.map_or(unknown, |pid| process::memory(pid).map_err(|error| failed(format!("process {pid}: {error}"))))
+    }
+
+    /// What `/metrics` says.
+    pub(super) fn metrics(&self) -> Result<Metrics, CliError> {
+        let read = || -> std::io::Result<String> {
+            let mut stream = TcpStream::connect_timeout(&self.admin, PATIENCE)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            write!(stream, "GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin)?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok(text)
+        };
+        let text =
+            read().map_err(|error| failed(format!("the admin port at {} does not answer: {error}", self.admin)))?;
+        if !text.starts_with("HTTP/1.1 200 ") {
+            return Err(failed(format!("the admin port at {} has no metrics", self.admin)));
+        }
+        Ok(Metrics(text))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // Gone already, at worst.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// One look at `/metrics`.
+pub(super) struct Metrics(String);
+
+impl Metrics {
+    /// The sum of a metric's series that have `label` (all, if it is empty).
+    pub(super) fn sum(&self, name: &str, label: &str) -> f64 {
+        let series = self.0.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            let (labels, value) = rest.rsplit_once(' ')?;
+            let is_ours = (labels.is_empty() || labels.starts_with('{')) && labels.contains(label);
+            is_ours.then(|| value.parse::<f64>().ok())?
+        });
+        series.sum()
+    }
+
+    /// Records that had this outcome.
+    pub(super) fn records(&self, outcome: &str) -> u64 {
+        self.sum("tidegate_records_total", &format!("outcome=\"{outcome}\"")) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_are_summed_by_label_and_names_are_whole() {
+        let text = "# TYPE a counter\na_total{class=\"x\",shard=\"0\"} 3\na_total{class=\"y\",shard=\"0\"} 4\na_total_more 9\n";
+        let metrics = Metrics(text.to_owned());
+        assert_eq!((metrics.sum("a_total", ""), metrics.sum("a_total", "class=\"y\"")), (7.0, 4.0));
+    }
+}
