@@ -5,17 +5,29 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::bounded;
 
 use crate::clock::Clock;
-use crate::config::{Config, Idle, Shards};
+use crate::config::{Config, Idle};
 use crate::control::{Control, ControlConfig, ControlError, Signals};
-use crate::kernel::{BootError, Held, Kernel, ListenOptions, Ring, RingConfig, Wait, Waker, listen};
+use crate::ids::ShardId;
+use crate::kernel::{
+    BootError, Held, Kernel, ListenOptions, Ring, RingConfig, RingHandle, Sharing, Wait, Waker, listen,
+};
+use crate::mesh::{self, MeshLimits};
 use crate::protocol::http::Endpoint;
-use crate::shard::{Report, Settings, Shard, ShardCommand, ShardHandle};
+use crate::shard::{Admission, Report, Settings, Shard, ShardCommand, ShardHandle, inlets};
+use crate::topic::Homes;
+
+mod placement;
+mod publisher;
+
+pub use placement::Placement;
+pub use publisher::{PublishError, Publisher, Receipt, Update};
 
 /// A panic in a shard ends the process with this code (`EX_SOFTWARE` of sysexits.h).
 pub const EXIT_BROKEN_INVARIANT: i32 = 70;
@@ -74,8 +86,10 @@ impl Leftovers {
 pub struct Engine {
     local_addr: SocketAddr,
     control: Option<Control>,
-    shard: Option<RunningShard>,
+    shards: Vec<RunningShard>,
     drain: Duration,
+    placement: Placement,
+    publisher: Publisher,
 }
 
 #[derive(Debug)]
@@ -115,35 +129,42 @@ impl Engine {
     /// # Errors
     /// What stands in the way.
     pub fn start_as(config: Config, role: Role) -> Result<Self, StartError> {
-        let address = config.listen;
-        // One shard has the port alone: shared, a second engine on it would start, and take half of the clients.
-        let options = ListenOptions { shares_port: false, ..ListenOptions::default() };
-        let bound = listen(address, options)
-            .and_then(|listener| {
-                if let Some(name) = &config.congestion {
-                    // Accepted sockets inherit it.
-                    socket2::SockRef::from(&listener).set_tcp_congestion(name.as_bytes())?;
-                }
-                Ok((listener.local_addr()?, listener))
-            })
-            .map_err(|source| StartError::Listen { address, source })?;
-        let (local_addr, listener) = bound;
-        if let Shards::Count(count @ 2..) = config.shards {
-            tracing::warn!(configured = count, "this version runs one shard, whatever is configured");
-        }
-        let shard = RunningShard::start(&config, role.endpoint, listener)?;
+        let placement = Placement::choose(&config);
+        let (local_addr, listeners) = listeners(&config, placement.shards())?;
+        let (homes, clock) = (Homes { shards: placement.shards(), seed: rand::random() }, Clock::start());
+        let shards = start_shards(&config, role.endpoint, &placement, listeners, homes, clock)?;
         let control = ControlConfig {
             admin: config.admin,
             class_names: config.classes.iter().map(|class| class.name.clone()).collect(),
             signals: role.signals,
         };
-        let mut engine = Self { local_addr, control: None, shard: Some(shard), drain: config.drain };
-        let handles = engine.shard.iter().map(|shard| shard.handle.clone()).collect();
+        let handles: Vec<_> = shards.iter().map(|shard| shard.handle.clone()).collect();
+        let publisher = Publisher::new(publisher::Shared {
+            homes,
+            classes: config.classes,
+            limits: config.limits,
+            clock,
+            shards: handles.clone(),
+        });
+        let mut engine = Self { local_addr, control: None, shards, drain: config.drain, placement, publisher };
         engine.control = Some(Control::start(control, handles).map_err(|error| match error {
             ControlError::Listen { address, source } => StartError::Admin { address, source },
             ControlError::Runtime(error) | ControlError::Thread(error) => StartError::Thread(error),
         })?);
+        tracing::info!(placement = %engine.placement, "running");
         Ok(engine)
+    }
+
+    /// A handle that publishes without a socket.
+    #[must_use]
+    pub fn publisher(&self) -> Publisher {
+        self.publisher.clone()
+    }
+
+    /// How many shards run, and where.
+    #[must_use]
+    pub fn placement(&self) -> &Placement {
+        &self.placement
     }
 
     /// Where the public port listens.
@@ -158,11 +179,28 @@ impl Engine {
         self.control.as_ref().expect("there from start to shutdown").local_addr()
     }
 
-    /// What the shard counts and has, at this moment. `None` if it does not answer.
+    /// What the shards count and have at this moment, added up. `None` if one does not answer.
     #[must_use]
     pub fn report(&self) -> Option<Report> {
-        let (sender, reply) = tokio::sync::oneshot::channel();
-        self.shard.as_ref()?.handle.ask(ShardCommand::Report(sender)).then(|| reply.blocking_recv().ok())?
+        let mut sum: Option<Report> = None;
+        for report in self.reports()? {
+            match &mut sum {
+                None => sum = Some(report),
+                Some(sum) => *sum += report,
+            }
+        }
+        sum
+    }
+
+    /// ... of each shard by itself.
+    #[must_use]
+    pub fn reports(&self) -> Option<Vec<Report>> {
+        let ask = |shard: &RunningShard| {
+            let (sender, reply) = tokio::sync::oneshot::channel();
+            shard.handle.ask(ShardCommand::Report(sender)).then_some(reply)
+        };
+        let asked: Option<Vec<_>> = self.shards.iter().map(ask).collect();
+        asked?.into_iter().map(|reply| reply.blocking_recv().ok()).collect()
     }
 
     /// Waits for SIGINT or SIGTERM.
@@ -191,12 +229,15 @@ impl Engine {
         if let Some(control) = &self.control {
             control.begin_drain();
         }
-        if let Some(shard) = self.shard.take() {
+        let shards = std::mem::take(&mut self.shards);
+        for shard in &shards {
             while !shard.thread.is_finished() && !shard.handle.ask(ShardCommand::Drain(self.drain)) {
                 std::thread::yield_now();
             }
+        }
+        for shard in shards {
             match shard.thread.join() {
-                Ok(held) => leftovers.kernel = held,
+                Ok(held) => leftovers.kernel += held,
                 Err(_) => leftovers.threads += 1,
             }
         }
@@ -213,63 +254,113 @@ impl Drop for Engine {
     }
 }
 
-impl RunningShard {
-    fn start(config: &Config, endpoint: Endpoint, listener: TcpListener) -> Result<Self, StartError> {
-        let settings = Settings {
-            limits: config.limits.clone(),
-            classes: config.classes.clone(),
-            endpoint,
-            allowed_origins: config.allowed_origins.clone(),
-            trusted: config.trusted.clone(),
-        };
-        let core = cpu_of_shard(config);
-        let ring = RingConfig {
-            buffers: BUFFERS,
-            buffer_bytes: BUFFER_BYTES,
-            // One more for each that is told that there are too many.
-            max_sockets: config.limits.connections.saturating_add(1_024).min((1 << 26) - 1),
-            ..RingConfig::default()
-        };
-        let idle = config.idle;
-        let (commands, receiver) = bounded(64);
-        let (started, start) = bounded(1);
+/// A listener for each shard. The first binds the port alone, so that a second engine on it is refused instead of taking half
+/// of the clients; then it shares it with the others.
+fn listeners(config: &Config, shards: u16) -> Result<(SocketAddr, Vec<TcpListener>), StartError> {
+    let failed = |source| StartError::Listen { address: config.listen, source };
+    let options = ListenOptions { sharing: if shards == 1 { Sharing::Alone } else { Sharing::First }, ..ListenOptions::default() };
+    let first = listen(config.listen, options).map_err(failed)?;
+    let local_addr = first.local_addr().map_err(failed)?;
+    let mut listeners = vec![first];
+    for _ in 1..shards {
+        let options = ListenOptions { sharing: Sharing::Further, ..ListenOptions::default() };
+        listeners.push(listen(local_addr, options).map_err(failed)?);
+    }
+    if let Some(name) = &config.congestion {
+        for listener in &listeners {
+            // Accepted sockets inherit it.
+            socket2::SockRef::from(listener).set_tcp_congestion(name.as_bytes()).map_err(failed)?;
+        }
+    }
+    Ok((local_addr, listeners))
+}
+
+/// What a shard's thread says when its ring is there.
+type Started = Result<(Arc<dyn Waker>, RingHandle), BootError>;
+
+fn start_shards(
+    config: &Config,
+    endpoint: Endpoint,
+    placement: &Placement,
+    listeners: Vec<TcpListener>,
+    homes: Homes,
+    clock: Clock,
+) -> Result<Vec<RunningShard>, StartError> {
+    let count = homes.shards;
+    let settings = Settings {
+        limits: config.limits.clone(),
+        classes: config.classes.clone(),
+        endpoint,
+        allowed_origins: config.allowed_origins.clone(),
+        trusted: config.trusted.clone(),
+        homes,
+        admission: Arc::new(Admission::new(count)),
+    };
+    let ring = RingConfig {
+        buffers: BUFFERS,
+        buffer_bytes: BUFFER_BYTES,
+        // One more for each that is told that there are too many.
+        max_sockets: config.limits.connections.saturating_add(1_024).min((1 << 26) - 1),
+        ..RingConfig::default()
+    };
+    let mut begun = Vec::new();
+    for (mesh, listener) in mesh::connect(count, MeshLimits::for_shards(count)).into_iter().zip(listeners) {
+        let (shard, settings, idle) = (mesh.shard(), settings.clone(), config.idle);
+        let core = placement.cpu_of(shard).map(|id| core_affinity::CoreId { id });
+        let (outlets, inlets) = inlets();
+        let (started, start) = bounded::<Started>(1);
+        let (peers_sender, peers) = bounded::<Vec<RingHandle>>(1);
         let thread = std::thread::Builder::new()
-            .name("tidegate-shard-0".to_owned())
+            .name(format!("tidegate-shard-{}", shard.0))
             .spawn(move || {
                 if let Some(core) = core {
                     core_affinity::set_for_current(core);
                 }
                 // The ring belongs to the thread that makes it.
-                match Ring::new(ring, listener) {
+                let mut ring = match Ring::new(ring, listener) {
+                    Ok(ring) => ring,
                     Err(error) => {
                         let _ = started.send(Err(error));
-                        Held::default()
+                        return Held::default();
                     }
-                    Ok(ring) => {
-                        let _ = started.send(Ok(ring.waker()));
-                        run(ring, settings, idle, receiver)
+                };
+                let handle = match ring.handle() {
+                    Ok(handle) => handle,
+                    Err(error) => {
+                        let _ = started.send(Err(BootError::Other { step: "duplicating the ring's descriptor", error }));
+                        return Held::default();
                     }
-                }
+                };
+                let _ = started.send(Ok((ring.waker(), handle)));
+                // Without peers another shard failed to start.
+                let Ok(peers) = peers.recv() else { return Held::default() };
+                ring.connect(peers);
+                let seed = rand::random();
+                let shard_id = shard;
+                run(Shard::new(ring, settings, mesh, clock.epoch(), seed, inlets), shard_id, clock, idle)
             })
             .map_err(StartError::Thread)?;
-        let waker = start.recv().map_err(|_| StartError::Thread(io::Error::other("the shard ended at its start")))?;
-        let waker: std::sync::Arc<dyn Waker> = waker?;
-        Ok(Self { handle: ShardHandle::new(commands, waker), thread })
+        begun.push((thread, outlets, start, peers_sender));
     }
+    let mut shards = Vec::new();
+    let mut rings = Vec::new();
+    let mut senders = Vec::new();
+    for (thread, outlets, start, peers) in begun {
+        let started = start.recv().map_err(|_| StartError::Thread(io::Error::other("a shard ended at its start")))?;
+        let (waker, ring) = started?;
+        shards.push(RunningShard { handle: ShardHandle::new(outlets, waker), thread });
+        rings.push(ring);
+        senders.push(peers);
+    }
+    for sender in senders {
+        // It waits for this.
+        let _ = sender.send(rings.clone());
+    }
+    Ok(shards)
 }
 
-/// The CPU that the shard is pinned to: the first that was configured; none if nothing was, so that the system can
-/// place a single thread well.
-fn cpu_of_shard(config: &Config) -> Option<core_affinity::CoreId> {
-    let id = *config.cpus.as_ref()?.as_slice().first()?;
-    Some(core_affinity::CoreId { id })
-}
-
-/// The shard's thread: turns, until a drain is over.
-fn run<K: Kernel>(kernel: K, settings: Settings, idle: Idle, commands: Receiver<ShardCommand>) -> Held {
-    let clock = Clock::start();
-    let seed = rand::random();
-    let mut shard = Shard::new(kernel, settings, clock.epoch(), seed, commands);
+/// A shard's thread: turns, until a drain is over.
+fn run<K: Kernel>(mut shard: Shard<K>, id: ShardId, clock: Clock, idle: Idle) -> Held {
     let mut turn = 0_u64;
     let ended = std::panic::catch_unwind(AssertUnwindSafe(|| {
         let mut busy_until = clock.now();
@@ -289,12 +380,13 @@ fn run<K: Kernel>(kernel: K, settings: Settings, idle: Idle, commands: Receiver<
     match ended {
         Ok(Ok(())) => shard.held(),
         Ok(Err(error)) => {
-            tracing::error!(shard = 0, turn, %error, "the ring is broken");
+            tracing::error!(shard = id.0, turn, %error, "the ring is broken");
             std::process::exit(EXIT_BROKEN_INVARIANT);
         }
         Err(_) => {
             // The message and the place were printed by the panic itself.
-            eprintln!("tidegate: shard 0 panicked in turn {turn}; the engine ends, since its state cannot be trusted");
+            let shard = id.0;
+            eprintln!("tidegate: shard {shard} panicked in turn {turn}; the engine ends, since its state cannot be trusted");
             std::process::exit(EXIT_BROKEN_INVARIANT);
         }
     }
@@ -307,7 +399,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::kernel::{Completion, KernelCounters, Received, SocketId, TcpInfo};
+    use crate::kernel::{Completion, Handed, KernelCounters, Received, SocketId, TcpInfo};
 
     /// Nobody ever connects, and the third enter finds an invariant broken.
     struct BreaksInTurnThree {
@@ -352,6 +444,13 @@ mod tests {
         fn stop_accepting(&mut self) {}
         fn pause_accept(&mut self) {}
         fn resume_accept(&mut self) {}
+        fn ring(&mut self, _: u16) {}
+        fn hand_over(&mut self, _: SocketId) -> Option<Handed> {
+            None
+        }
+        fn adopt(&mut self, _: Handed) -> Option<SocketId> {
+            None
+        }
     }
 
     #[test]
@@ -368,9 +467,13 @@ mod tests {
     #[ignore = "ends the process"]
     fn a_shard_that_panics() {
         let Config { limits, classes, allowed_origins, trusted, .. } = Config::default();
-        let settings = Settings { limits, classes, endpoint: Endpoint::Tidegate, allowed_origins, trusted };
-        let (_commands, receiver) = bounded(1);
-        run(BreaksInTurnThree { enters: 0 }, settings, Idle::Park, receiver);
+        let (endpoint, homes, admission) = (Endpoint::Tidegate, Homes::ONE, Arc::new(Admission::new(1)));
+        let settings = Settings { limits, classes, endpoint, allowed_origins, trusted, homes, admission };
+        let (_outlets, inlets) = inlets();
+        let clock = Clock::start();
+        let mesh = mesh::connect(1, MeshLimits::for_shards(1)).remove(0);
+        let shard = Shard::new(BreaksInTurnThree { enters: 0 }, settings, mesh, clock.epoch(), 1, inlets);
+        run(shard, ShardId(0), clock, Idle::Park);
     }
 
     #[test]

@@ -6,6 +6,14 @@
 
 use std::time::Duration;
 
+/// Publishes of the program that the engine runs in that wait for a shard.
+pub const PROGRAM_PUBLISHES: usize = 1_024;
+/// ... and that it takes in one turn.
+pub const PROGRAM_PUBLISHES_PER_TURN: usize = 256;
+/// Commands that wait for a shard.
+pub const SHARD_COMMANDS: usize = 64;
+/// Bytes of one transfer to another shard's replica that is behind.
+pub const TRANSFER_BYTES: usize = 1024 * 1024;
 /// Bytes of patches that one connection is given in one turn.
 pub const TURN_BYTES_PER_CONNECTION: usize = 64 * 1024;
 /// Bytes of one patch frame, unless a single record is larger.

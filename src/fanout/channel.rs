@@ -3,8 +3,10 @@
 //! Invariant: each subscriber of the topic is in exactly one of the two lists, and its [`Place`](super::Place) says where.
 //! Lists are unordered: removing swaps the last entry in, and the caller tells that one its new place.
 
-use crate::ids::Offset;
+use crate::fanout::Follower;
+use crate::ids::{Offset, ShardId};
 use crate::kernel::SocketId;
+use crate::topic::Patch;
 
 /// A subscriber that takes shared frames. One of 16 bytes for each, walked in order by the flush.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +67,7 @@ pub struct Channel {
     frames: Vec<(Offset, u32)>,
     frames_turn: u64,
     /// Publishers that are not read from until the next flush.
-    pub paused_publishers: Vec<SocketId>,
+    pub paused_publishers: Vec<Publisher>,
     /// No cursor in `behind` is lower; may lag behind the truth, which only keeps more.
     pub lowest_behind: Offset,
     /// Subscribers by exact name; patterns do not keep a topic alive.
@@ -74,6 +76,21 @@ pub struct Channel {
     pub timer_at: Option<crate::clock::Moment>,
     /// Since when the topic is empty and has no exact subscriber.
     pub idle_since: Option<crate::clock::Moment>,
+    /// At home: the shards that keep a replica.
+    pub followers: Vec<Follower>,
+    /// At home: whether some follower waits for room on its way.
+    pub is_lagging: bool,
+    /// At a replica: the home's frame for everyone at the previous head, to be forwarded untouched.
+    pub forwarded: Option<Box<Patch>>,
+}
+
+/// Whose publish filled the log with events that are not flushed yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Publisher {
+    /// A client's connection, and the shard that holds it.
+    Client(ShardId, SocketId),
+    /// The program that the engine runs in.
+    Program,
 }
 
 impl Channel {
@@ -125,6 +142,12 @@ impl Channel {
     pub fn any_subscriber(&self) -> Option<(u32, u32)> {
         let ready = self.ready.last().map(|entry| (entry.connection, entry.subscriber()));
         ready.or_else(|| self.behind.last().map(|entry| (entry.connection, entry.subscriber)))
+    }
+
+    /// Whether somebody wants the topic to stay, though it may be empty: a subscriber by exact name, here or elsewhere.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.exact_subscribers > 0 || self.followers.iter().any(|follower| follower.is_wanted)
     }
 
     /// How many subscribers the topic has.

@@ -3,13 +3,15 @@
 #![forbid(unsafe_code)]
 
 mod channel;
+mod follower;
 mod options;
 mod outlet;
 mod subscriber;
 mod window;
 
-pub use channel::{Behind, Channel, Ready};
+pub use channel::{Behind, Channel, Publisher, Ready};
+pub use follower::Follower;
 pub use options::SubscriptionOptions;
 pub use outlet::{Outlet, Taken};
-pub use subscriber::{Announcement, Place, Subscriber, Subscription};
+pub use subscriber::{Announcement, Place, Subscriber, Subscription, Waiting};
 pub use window::Window;

@@ -2,6 +2,7 @@
 
 use crate::clock::Moment;
 use crate::fanout::SubscriptionOptions;
+use crate::ids::Offset;
 use crate::topic::{Cursor, Pattern, TopicIndex};
 
 /// What a client asked for, under the string by which it did.
@@ -52,6 +53,19 @@ pub struct Extra {
     pub filtered_at: Moment,
     /// A patch must follow even if there is nothing to say.
     pub owes_patch: bool,
+    /// Set while the topic's replica on this shard has not been brought to its first head.
+    pub waiting: Option<Waiting>,
+}
+
+/// A subscriber whose beginning waits for the replica.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiting {
+    /// Where the client stopped, if that was in the topic's present epoch.
+    pub resume: Option<Offset>,
+    /// The request that `Subscribed` will answer.
+    pub request: u64,
+    /// How many topics matched.
+    pub matching: u32,
 }
 
 /// A `Subscribed` that has not been said yet.
@@ -78,6 +92,7 @@ impl Subscriber {
                 && !extra.owes_patch
                 && extra.not_before == Moment::default()
                 && extra.filtered_at == Moment::default()
+                && extra.waiting.is_none()
         }) {
             self.extra = None;
         }
@@ -87,6 +102,12 @@ impl Subscriber {
     #[must_use]
     pub fn owes(&self) -> bool {
         self.extra.as_ref().is_some_and(|extra| extra.owes_patch || !extra.announcements.is_empty())
+    }
+
+    /// Whether it cannot be served yet, whatever it is owed.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.waiting.is_some())
     }
 
     /// No patch before this moment.

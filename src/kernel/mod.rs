@@ -14,6 +14,7 @@ mod buffers;
 mod contract_tests;
 mod operation;
 mod outgoing;
+mod peers;
 mod probe;
 mod ring;
 mod simulation;
@@ -24,10 +25,11 @@ mod waker;
 #[cfg(test)]
 mod ring_tests;
 
+pub use peers::{Handed, RingHandle};
 pub use probe::BootError;
 pub use ring::{Ring, RingConfig};
 pub use simulation::{Faults, PeerEnd, PeerId, Simulation, SimulationConfig};
-pub use sockets::{ListenOptions, listen};
+pub use sockets::{ListenOptions, Sharing, listen};
 
 /// A connected socket in the kernel's table. The generation makes an id of an earlier holder of the slot invalid:
 /// operations on it do nothing.
@@ -155,6 +157,16 @@ pub struct Held {
     pub descriptors: usize,
 }
 
+impl std::ops::AddAssign for Held {
+    fn add_assign(&mut self, other: Self) {
+        let Self { operations, sockets, buffers, descriptors } = other;
+        self.operations += operations;
+        self.sockets += sockets;
+        self.buffers += buffers;
+        self.descriptors += descriptors;
+    }
+}
+
 /// Counters since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KernelCounters {
@@ -170,6 +182,18 @@ pub struct KernelCounters {
     pub buffer_shortages: u64,
     /// Completion queue overflows seen.
     pub overflows: u64,
+}
+
+impl std::ops::AddAssign for KernelCounters {
+    fn add_assign(&mut self, other: Self) {
+        let Self { enters, sends, send_bytes, stale_completions, buffer_shortages, overflows } = other;
+        self.enters += enters;
+        self.sends += sends;
+        self.send_bytes += send_bytes;
+        self.stale_completions += stale_completions;
+        self.buffer_shortages += buffer_shortages;
+        self.overflows += overflows;
+    }
 }
 
 /// The operations. Every implementation reports exactly the completions documented at [`Completion`].
@@ -231,6 +255,18 @@ pub trait Kernel {
 
     /// The next completion that has come, if any. Makes no system call.
     fn completion(&mut self) -> Option<Completion>;
+
+    /// Rings the doorbell of another shard: with the next [`Kernel::enter`] its kernel reports [`Completion::Woken`]. Of no effect
+    /// if there is no such peer, or it is gone.
+    fn ring(&mut self, peer: u16);
+
+    /// Gives away a connection that was just accepted: only directly behind its [`Completion::Accepted`], before anything else was
+    /// asked of it. Its id is void then, and nothing more is reported of it. `None`: this kernel cannot, or it is too late.
+    fn hand_over(&mut self, socket: SocketId) -> Option<Handed>;
+
+    /// Takes a connection that another kernel gave away: as after [`Completion::Accepted`]. `None`: the table is full, and the
+    /// connection closed.
+    fn adopt(&mut self, handed: Handed) -> Option<SocketId>;
 
     /// What is still held.
     fn held(&self) -> Held;

@@ -30,10 +30,19 @@ pub(super) enum Kind {
     Send,
     /// A one-shot poll for `POLLOUT`.
     Writable,
+    /// A message to another ring; completes only if that failed. The slot's index is the peer's.
+    Ring,
+    /// ... as it arrives there.
+    Rung,
 }
 
 impl Kind {
-    const LAST: u64 = Self::Writable as u64;
+    const LAST: u64 = Self::Rung as u64;
+
+    /// Whether a final completion of it is waited for: not of what completes only when it fails, nor of what others send.
+    pub(super) fn is_counted(self) -> bool {
+        !matches!(self, Self::Send | Self::Ring | Self::Rung)
+    }
 
     fn of(bits: u64) -> Option<Self> {
         Some(match bits {
@@ -44,6 +53,8 @@ impl Kind {
             4 => Self::ReceiveCancel,
             5 => Self::Send,
             6 => Self::Writable,
+            7 => Self::Ring,
+            8 => Self::Rung,
             _ => return None,
         })
     }
@@ -99,6 +110,8 @@ mod tests {
             Kind::ReceiveCancel,
             Kind::Send,
             Kind::Writable,
+            Kind::Ring,
+            Kind::Rung,
         ];
         for kind in kinds {
             for index in [0, 1, 77, MAX_SOCKETS - 1] {

@@ -111,6 +111,7 @@ pub(super) fn probe(ring: &IoUring) -> Result<(), BootError> {
         (opcode::PollAdd::CODE, "the operation POLL_ADD", "5.1"),
         (opcode::AsyncCancel::CODE, "the operation ASYNC_CANCEL", "5.5"),
         (opcode::Read::CODE, "the operation READ", "5.6"),
+        (opcode::MsgRingData::CODE, "the operation MSG_RING (shards wake each other)", "5.18"),
     ];
     let operations = operations.map(|(code, feature, since)| (known.is_supported(code), feature, since));
     match features.iter().chain(&operations).find(|(is_there, ..)| !is_there) {

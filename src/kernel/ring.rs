@@ -16,12 +16,13 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use io_uring::{opcode, types};
+use io_uring::{opcode, squeue, types};
 use socket2::SockRef;
 
 use super::buffers::{self, Buffers};
 use super::operation::{Kind, MAX_SOCKETS, Operation};
 use super::outgoing::Outgoing;
+use super::peers::{Handed, RingHandle};
 use super::probe::BootError;
 use super::sockets::{self, Sockets};
 use super::uring::{Completed, Uring};
@@ -82,6 +83,8 @@ pub struct Ring {
     sockets: Sockets,
     acceptor: Acceptor,
     waker: Arc<EventWaker>,
+    /// The rings of the other shards, by shard; its own among them.
+    peers: Vec<RingHandle>,
     /// True exactly when the read of the waker's eventfd is queued or in flight.
     is_wake_armed: bool,
     /// Short sends, reported before anything else.
@@ -169,6 +172,7 @@ impl Ring {
                 parked: VecDeque::new(),
             },
             waker: Arc::new(waker),
+            peers: Vec::new(),
             is_wake_armed: false,
             shorts: VecDeque::new(),
             events: VecDeque::new(),
@@ -190,6 +194,19 @@ impl Ring {
     #[must_use]
     pub fn waker(&self) -> Arc<dyn Waker> {
         self.waker.clone()
+    }
+
+    /// By what other rings ring this one.
+    ///
+    /// # Errors
+    /// If no descriptor is left.
+    pub fn handle(&self) -> io::Result<RingHandle> {
+        RingHandle::new(self.uring.raw_fd(), self.waker.clone())
+    }
+
+    /// Makes other rings known, by the numbers that [`Kernel::ring`] takes.
+    pub fn connect(&mut self, peers: Vec<RingHandle>) {
+        self.peers = peers;
     }
 
     // -- arming --------------------------------------------------------------------------------------------------------
@@ -339,6 +356,14 @@ impl Ring {
                 Kind::Wake => {
                     self.arm_wake();
                     Some(Completion::Woken)
+                }
+                Kind::Rung => Some(Completion::Woken),
+                Kind::Ring => {
+                    // It takes no message, so that it must be woken in the other way; or it is gone.
+                    if let Some(peer) = self.peers.get(completed.operation.socket.index as usize) {
+                        peer.wake();
+                    }
+                    None
                 }
                 Kind::Receive | Kind::ReceiveCancel | Kind::Writable => self.operation_ended(completed),
                 Kind::Send => unreachable!("sorted into `shorts` as it came"),
@@ -568,6 +593,42 @@ impl Kernel for Ring {
             slot.wants_to_receive = true;
             self.arm_receive(socket);
         }
+    }
+
+    fn ring(&mut self, peer: u16) {
+        let Some(handle) = self.peers.get(usize::from(peer)) else { return };
+        let as_what = Operation::own(Kind::Rung).pack();
+        let entry = opcode::MsgRingData::new(types::Fd(handle.raw_fd()), 0, as_what, None)
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS);
+        let whom = SocketId { index: u32::from(peer), generation: 0 };
+        self.uring.push_ring(entry, Operation::of(Kind::Ring, whom));
+    }
+
+    fn hand_over(&mut self, socket: SocketId) -> Option<Handed> {
+        let slot = self.sockets.find_open(socket)?;
+        let is_fresh = slot.operations == 1 && slot.is_receiving && !slot.is_cancelling;
+        if !is_fresh || !self.uring.take_back(Operation::of(Kind::Receive, socket)) {
+            return None;
+        }
+        self.sockets.find_open(socket)?.operations = 0;
+        let fd = self.sockets.take(socket);
+        // There is room for another one.
+        if let Some(parked) = self.acceptor.parked.pop_front() {
+            self.events.push_back(Event::Connected(parked));
+        }
+        let peer = sockets::peer_of(&fd)?;
+        Some(Handed { fd, peer })
+    }
+
+    fn adopt(&mut self, handed: Handed) -> Option<SocketId> {
+        if self.sockets.is_full() || self.acceptor.is_stopped {
+            return None;
+        }
+        let socket = self.sockets.insert(handed.fd);
+        self.sockets.find(socket).expect("just inserted").wants_to_receive = true;
+        self.arm_receive(socket);
+        Some(socket)
     }
 
     fn finish(&mut self, socket: SocketId) {

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use self::network::Network;
 pub use self::network::{PeerEnd, PeerId};
 use self::random::Random;
-use super::{Completion, Held, Kernel, KernelCounters, Received, SocketId, TcpInfo, Wait, Waker};
+use super::{Completion, Handed, Held, Kernel, KernelCounters, Received, SocketId, TcpInfo, Wait, Waker};
 use crate::clock::Moment;
 
 /// The sizes of a [`Simulation`].
@@ -129,6 +129,8 @@ pub struct Simulation {
     turn: u64,
     acceptor: Acceptor,
     waker: Arc<Flag>,
+    /// Doorbells rung and not yet taken by the harness.
+    rung: Vec<u16>,
     counters: KernelCounters,
 }
 
@@ -223,6 +225,7 @@ impl Simulation {
             turn: 1,
             acceptor: Acceptor::default(),
             waker: Arc::default(),
+            rung: Vec::new(),
             counters: KernelCounters::default(),
         }
     }
@@ -258,6 +261,11 @@ impl Simulation {
     #[must_use]
     pub fn waker(&self) -> Arc<dyn Waker> {
         self.waker.clone()
+    }
+
+    /// The shards whose doorbells were rung since the last call; the harness wakes their kernels when it likes.
+    pub fn take_rung(&mut self) -> Vec<u16> {
+        std::mem::take(&mut self.rung)
     }
 
     /// A client begins to connect, from an address of its own.
@@ -632,6 +640,19 @@ impl Kernel for Simulation {
             bytes_acked: end.bytes_acked,
             last_ack_received_ms: u32::try_from(silence.as_millis()).unwrap_or(u32::MAX),
         })
+    }
+
+    fn ring(&mut self, peer: u16) {
+        self.rung.push(peer);
+    }
+
+    /// Its peers are its own: there is no other network that a connection could go to.
+    fn hand_over(&mut self, _: SocketId) -> Option<Handed> {
+        None
+    }
+
+    fn adopt(&mut self, _: Handed) -> Option<SocketId> {
+        None
     }
 
     fn stop_accepting(&mut self) {

@@ -108,6 +108,15 @@ impl Sockets {
         self.free.push(socket.index);
     }
 
+    /// Takes the socket out of its slot; the kernel holds no operation of it.
+    pub(super) fn take(&mut self, socket: SocketId) -> OwnedFd {
+        let slot = self.find(socket).expect("only a socket that is held is taken out");
+        assert!(slot.operations == 0, "the kernel holds no operation of a slot that is freed");
+        let fd = slot.fd.take().expect("it is held");
+        self.free.push(socket.index);
+        fd
+    }
+
     /// All sockets that are held.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Slot> {
         self.slots.iter().filter(|slot| slot.fd.is_some())
@@ -179,11 +188,22 @@ pub(super) fn tcp_info(socket: BorrowedFd<'_>) -> Option<TcpInfo> {
     })
 }
 
+/// Whether several listeners may share a port (`SO_REUSEPORT`), one for each shard: the kernel spreads connections over them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// It has the port alone.
+    Alone,
+    /// It must get the port alone, and then lets others have it, too: so nobody else's listener is among them.
+    First,
+    /// It shares the port of a first one.
+    Further,
+}
+
 /// How a listener is made. Accepted sockets inherit all of it, so that no connection costs a system call for its options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenOptions {
-    /// Several listeners may share the port (`SO_REUSEPORT`), one per shard.
-    pub shares_port: bool,
+    /// Whether other listeners may have the port, too.
+    pub sharing: Sharing,
     /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
     pub backlog: i32,
     /// Unsent bytes that a socket takes (`TCP_NOTSENT_LOWAT`).
@@ -199,7 +219,7 @@ pub struct ListenOptions {
 impl Default for ListenOptions {
     fn default() -> Self {
         Self {
-            shares_port: true,
+            sharing: Sharing::Alone,
             backlog: 4_096,
             notsent_lowat_bytes: NOTSENT_LOWAT_BYTES,
             keepalive_idle: Duration::from_secs(60),
@@ -216,7 +236,7 @@ impl Default for ListenOptions {
 pub fn listen(address: SocketAddr, options: ListenOptions) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(options.shares_port)?;
+    socket.set_reuse_port(options.sharing == Sharing::Further)?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
@@ -228,6 +248,7 @@ pub fn listen(address: SocketAddr, options: ListenOptions) -> io::Result<TcpList
         .with_retries(options.keepalive_probes);
     socket.set_tcp_keepalive(&keepalive)?;
     socket.bind(&address.into())?;
+    socket.set_reuse_port(options.sharing != Sharing::Alone)?;
     socket.listen(options.backlog)?;
     Ok(socket.into())
 }

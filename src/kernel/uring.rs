@@ -105,6 +105,21 @@ impl Uring {
         self.in_flight += 1;
     }
 
+    /// Queues a message that wakes another ring; a completion comes only if it failed.
+    pub(super) fn push_ring(&mut self, entry: squeue::Entry, operation: Operation) {
+        self.queue.push_back(entry.user_data(operation.pack()));
+    }
+
+    /// Takes the operation back that was queued last, if it is this one and the kernel has not seen it.
+    pub(super) fn take_back(&mut self, operation: Operation) -> bool {
+        let is_last = self.queue.back().is_some_and(|entry| entry.get_user_data() == operation.pack());
+        if is_last {
+            self.queue.pop_back();
+            self.in_flight -= 1;
+        }
+        is_last
+    }
+
     /// Queues a send that completes within the call that submits it, with a completion only if it is short.
     ///
     /// # Safety
@@ -122,6 +137,11 @@ impl Uring {
     pub(super) fn fits_in_one(&mut self) -> bool {
         let submission = self.ring.submission();
         self.queue.len() <= submission.capacity() - submission.len()
+    }
+
+    /// The ring's descriptor.
+    pub(super) fn raw_fd(&self) -> std::os::fd::RawFd {
+        self.ring.as_raw_fd()
     }
 
     /// Operations in flight or queued, other than sends.
@@ -167,7 +187,7 @@ impl Uring {
         for entry in self.ring.completion() {
             let operation = Operation::unpack(entry.user_data()).expect("only what was packed comes back");
             let completed = Completed { operation, result: entry.result(), flags: entry.flags() };
-            if operation.kind != super::operation::Kind::Send && !completed.has_more() {
+            if operation.kind.is_counted() && !completed.has_more() {
                 self.in_flight -= 1;
             }
             reap(completed);
@@ -217,11 +237,10 @@ impl Uring {
     /// Cancels everything and waits until the kernel holds nothing. False if that cannot be had: then what was lent to the
     /// kernel must never be freed. Queued operations are forgotten. What still comes is handed to `reap`.
     pub(super) fn quiesce(&mut self, mut reap: impl FnMut(Completed)) -> bool {
-        let is_send = |entry: &squeue::Entry| {
-            Operation::unpack(entry.get_user_data())
-                .is_some_and(|operation| operation.kind == super::operation::Kind::Send)
+        let is_counted = |entry: &&squeue::Entry| {
+            Operation::unpack(entry.get_user_data()).is_some_and(|operation| operation.kind.is_counted())
         };
-        self.in_flight -= self.queue.iter().filter(|entry| !is_send(entry)).count();
+        self.in_flight -= self.queue.iter().filter(is_counted).count();
         self.queue.clear();
         for _ in 0..TEARDOWN_ROUNDS {
             if self.in_flight == 0 {

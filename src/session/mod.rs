@@ -15,6 +15,9 @@ use crate::limits::SESSION_ID_BYTES;
 pub struct SessionId(pub [u8; SESSION_ID_BYTES]);
 
 impl SessionId {
+    /// Of publishers that have no session; no client is given it.
+    pub const NOBODY: Self = Self([0; SESSION_ID_BYTES]);
+
     /// The id that a client sent.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {

@@ -1,12 +1,13 @@
 //! The first bytes of a connection: whether it is admitted, its HTTP request, the upgrade.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::kernel::SocketId;
 use crate::protocol::http::{Endpoint, Handshake, Progress, Refusal, Request, healthy, switching_protocols};
 use crate::session::Heartbeat;
+use crate::shard::admission::Full;
 use crate::shard::connection::{Connection, Stage};
 use crate::shard::core::{Core, Order, Timer};
 
@@ -33,26 +34,16 @@ impl Core {
         self.connections[at] = Some(connection);
         self.connection_count += 1;
         self.counters.accepted += 1;
-        *self.per_address.entry(address).or_default() += 1;
 
-        let limits = &self.settings.limits;
+        let admitted = self.settings.admission.enter(address, is_trusted, &self.settings.limits, self.now);
         let hits = &mut self.counters.limit_hits;
-        let refused = if self.is_draining {
-            true
-        } else if self.connection_count > limits.connections {
-            hits.connections += 1;
-            true
-        } else if is_trusted {
-            false
-        } else if self.per_address[&address] as usize > limits.connections_per_address {
-            hits.connections_per_address += 1;
-            true
-        } else if self.accept_rate.take(self.now, limits.accepts_per_second, limits.accepts_per_second).is_err() {
-            hits.accepts_per_second += 1;
-            true
-        } else {
-            false
-        };
+        match admitted {
+            Ok(()) => {}
+            Err(Full::Connections) => hits.connections += 1,
+            Err(Full::Address) => hits.connections_per_address += 1,
+            Err(Full::Accepts) => hits.accepts_per_second += 1,
+        }
+        let refused = self.is_draining || admitted.is_err();
         if refused {
             self.reply_and_end(socket.index, &Refusal::Overloaded { retry_after_s: RETRY_AFTER_S }.response());
         } else {
@@ -130,18 +121,10 @@ impl Core {
         self.connections[socket.index as usize] = None;
         self.connection_count -= 1;
         self.counters.closed += 1;
-        self.forget_address(peer);
-        if self.connection_count < self.settings.limits.connections {
+        self.settings.admission.leave(peer);
+        self.settings.admission.unplace(self.shard);
+        if self.settings.admission.has_room(&self.settings.limits) {
             self.orders.push(Order::ResumeAccept);
-        }
-    }
-
-    fn forget_address(&mut self, peer: IpAddr) {
-        if let Some(count) = self.per_address.get_mut(&peer) {
-            *count -= 1;
-            if *count == 0 {
-                self.per_address.remove(&peer);
-            }
         }
     }
 }

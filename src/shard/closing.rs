@@ -9,6 +9,7 @@ use crate::protocol::wire::{self, Code, server_frame::Body};
 use crate::session::SessionId;
 use crate::shard::connection::Stage;
 use crate::shard::core::{Core, Order, Timer};
+use crate::shard::message::ShardMessage;
 use rand::RngExt;
 
 /// A peer may take so long to read our last words and to close.
@@ -56,6 +57,8 @@ impl Core {
             connection.is_paused_by_answers = false;
             connection.is_paused_by_flush = false;
             connection.is_paused_by_rate = false;
+            connection.is_paused_by_mesh = false;
+            connection.is_held = false;
             self.orders.push(Order::Resume(socket));
         }
         self.arm(index, deadline);
@@ -88,18 +91,22 @@ impl Core {
     pub(super) fn end_session(&mut self, index: u32) {
         let now = self.now;
         let connection = self.at(index);
-        let socket = connection.socket;
+        let (socket, is_known_elsewhere) = (connection.socket, connection.has_sequences_elsewhere);
         if let Some(session) = connection.session.take()
             && self.sessions.get(&session) == Some(&socket)
         {
             self.sessions.remove(&session);
             self.sequences.session_ended(session.0, now);
+            if is_known_elsewhere {
+                self.tell_others(|| ShardMessage::SessionEnded { session, at: now });
+            }
         }
     }
 
     /// Another connection shows this session's id: the one that holds it goes.
     pub(super) fn take_over(&mut self, session: SessionId) {
-        let Some(socket) = self.sessions.get(&session).copied() else { return };
+        // Taken out first: the session goes on, so its end must not be told.
+        let Some(socket) = self.sessions.remove(&session) else { return };
         self.counters.takeovers += 1;
         self.send_away(
             socket.index,

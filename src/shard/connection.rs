@@ -68,6 +68,12 @@ pub(super) struct Connection {
     pub(super) is_paused_by_flush: bool,
     /// Reading is paused because it publishes faster than it may.
     pub(super) is_paused_by_rate: bool,
+    /// Reading is paused because the way to a topic's home is full.
+    pub(super) is_paused_by_mesh: bool,
+    /// Other shards are being asked; what it sent meanwhile waits, so that it stays in order.
+    pub(super) is_held: bool,
+    /// Other shards remember sequences of its session.
+    pub(super) has_sequences_elsewhere: bool,
     /// Exempt from the limits per address.
     pub(super) is_trusted: bool,
     /// Answers no marker though frames come: confirmed from `TCP_INFO`.
@@ -109,6 +115,9 @@ impl Connection {
             is_paused_by_answers: false,
             is_paused_by_flush: false,
             is_paused_by_rate: false,
+            is_paused_by_mesh: false,
+            is_held: false,
+            has_sequences_elsewhere: false,
             is_trusted: false,
             is_unmarked: false,
             heard_since_mark: false,
@@ -124,6 +133,10 @@ impl Connection {
 
     /// Whether reading from it is paused, whyever.
     pub(super) fn is_paused(&self) -> bool {
-        self.is_paused_by_answers || self.is_paused_by_flush || self.is_paused_by_rate
+        self.is_paused_by_answers
+            || self.is_paused_by_flush
+            || self.is_paused_by_rate
+            || self.is_paused_by_mesh
+            || self.is_held
     }
 }

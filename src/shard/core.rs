@@ -1,7 +1,7 @@
 //! Everything a shard owns except its kernel: it takes completions and `now`, and leaves orders and sends behind.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
@@ -9,17 +9,22 @@ use rand::{RngExt, SeedableRng};
 
 use crate::clock::{Moment, WallEpoch};
 use crate::fanout::Channel;
-use crate::kernel::{SocketId, TcpInfo};
+use crate::ids::{ShardId, TopicId};
+use crate::kernel::{Handed, SocketId, TcpInfo};
 use crate::limits::Limits;
 use crate::protocol::envelope::EnvelopeLimits;
 use crate::protocol::http::{Endpoint, HeadLimits};
 use crate::protocol::websocket::ReceiverLimits;
-use crate::session::{Rate, SessionId};
+use crate::session::SessionId;
+use crate::mesh;
+use crate::shard::admission::Admission;
 use crate::shard::connection::Connection;
+use crate::shard::directory::Directory;
+use crate::shard::message::{Pending, ShardMessage};
 use crate::shard::outbox::Outbox;
 use crate::shard::wheel::Wheel;
 use crate::shard::{Appended, ClassCounters, Counters};
-use crate::topic::{PatternIndex, Registry, Sequences, TopicClass, TopicIndex};
+use crate::topic::{Homes, PatternIndex, Registry, Sequences, TopicClass, TopicIndex};
 
 /// How a shard behaves.
 #[derive(Clone, Debug)]
@@ -32,6 +37,10 @@ pub struct Settings {
     pub endpoint: Endpoint,
     /// Which pages may connect; `None`: any.
     pub allowed_origins: Option<Vec<String>>,
+    /// Which shard is the home of which topic.
+    pub homes: Homes,
+    /// What all shards admit together.
+    pub admission: Arc<Admission>,
     /// Addresses that are exempt from the limits per address: predicate by network.
     pub trusted: Vec<crate::config::IpNetwork>,
 }
@@ -67,6 +76,14 @@ pub(super) enum Order {
     StopAccepting,
 }
 
+/// Another shard's question that is answered when its replica of a topic has been brought to the head.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fence {
+    pub(super) shard: ShardId,
+    pub(super) question: u64,
+    pub(super) topic: Option<TopicId>,
+}
+
 /// Why `TCP_INFO` is looked at.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Probe {
@@ -79,6 +96,30 @@ pub(super) enum Probe {
 /// A shard without its kernel.
 pub(super) struct Core {
     pub(super) settings: Settings,
+    /// Which one of the engine's shards this is.
+    pub(super) shard: ShardId,
+    /// The ways to the others.
+    pub(super) mesh: mesh::Endpoint<ShardMessage>,
+    /// What came from the others; empty between turns.
+    pub(super) arrived: Vec<(ShardId, ShardMessage)>,
+    /// Topics whose home is another shard.
+    pub(super) directory: Directory,
+    /// Attachments of replicas made, to number them by.
+    pub(super) attachments: u32,
+    /// Questions asked of other shards, to number them by.
+    pub(super) questions: u64,
+    /// Connections that other shards gave away, to be taken by the kernel.
+    pub(super) handed: Vec<Handed>,
+    /// Clients' operations that wait for answers of other shards: at most one for each connection.
+    pub(super) pending: HashMap<u64, Pending>,
+    /// Questions of other shards to be answered behind this turn's transfers.
+    pub(super) fences: Vec<Fence>,
+    /// Topics with a follower that waits for room, or for its first transfer.
+    pub(super) lagging: Vec<TopicIndex>,
+    /// Topics whose unflushed events hold back the program that the engine runs in.
+    pub(super) program_holds: u32,
+    /// Publishers that are not read from until there is room on the way to a home.
+    pub(super) paused_by_mesh: Vec<(ShardId, SocketId)>,
     pub(super) head_limits: HeadLimits,
     pub(super) receiver_limits: ReceiverLimits,
     pub(super) envelope_limits: EnvelopeLimits,
@@ -88,8 +129,6 @@ pub(super) struct Core {
     /// By the socket's index.
     pub(super) connections: Vec<Option<Box<Connection>>>,
     pub(super) connection_count: usize,
-    pub(super) per_address: HashMap<IpAddr, u32>,
-    pub(super) accept_rate: Rate,
     pub(super) sessions: HashMap<SessionId, SocketId>,
     pub(super) sequences: Sequences,
     pub(super) topics: Registry,
@@ -119,7 +158,7 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(settings: Settings, wall: WallEpoch, seed: u64) -> Self {
+    pub(super) fn new(settings: Settings, mesh: mesh::Endpoint<ShardMessage>, wall: WallEpoch, seed: u64) -> Self {
         let mut random = SmallRng::seed_from_u64(seed);
         let limits = &settings.limits;
         let mut wheel = Wheel::default();
@@ -133,11 +172,27 @@ impl Core {
             turn: 0,
             connections: Vec::new(),
             connection_count: 0,
-            per_address: HashMap::new(),
-            accept_rate: Rate::default(),
             sessions: HashMap::new(),
             sequences: Sequences::new(limits),
-            topics: Registry::new(settings.classes.clone(), limits, random.random()),
+            topics: Registry::of_shard(
+                settings.classes.clone(),
+                limits,
+                random.random(),
+                mesh.shard(),
+                mesh.shard_count(),
+            ),
+            shard: mesh.shard(),
+            mesh,
+            arrived: Vec::new(),
+            directory: Directory::default(),
+            attachments: 0,
+            questions: 0,
+            handed: Vec::new(),
+            pending: HashMap::new(),
+            fences: Vec::new(),
+            lagging: Vec::new(),
+            program_holds: 0,
+            paused_by_mesh: Vec::new(),
             channels: Vec::new(),
             interests: PatternIndex::default(),
             wheel,
@@ -221,5 +276,10 @@ impl Core {
     /// Whether a flush has more to do than it did.
     pub(super) fn has_work(&self) -> bool {
         !self.due.is_empty() || !self.dirty.is_empty()
+    }
+
+    /// Whether something waits for room on the way to another shard.
+    pub(super) fn waits_for_mesh(&self) -> bool {
+        self.mesh.has_outgoing() || !self.lagging.is_empty() || !self.fences.is_empty()
     }
 }

@@ -1,5 +1,7 @@
 //! What a shard counts. Plain numbers, owned by the shard; the control thread is sent a copy when it asks.
 
+use std::ops::AddAssign;
+
 /// What became of the records of one topic class, summed over all subscribers. For each patch that was sent
 /// `to - from = delivered + conflated + filtered + expired + overrun + lost`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,6 +99,14 @@ pub struct Counters {
     pub shared_patches: u64,
     /// Patches made for one cursor.
     pub own_patches: u64,
+    /// Transfers sent to other shards' replicas.
+    pub transfers: u64,
+    /// Frames of other shards' topics that were forwarded untouched.
+    pub forwarded: u64,
+    /// Times that a replica had to wait since the way to its shard was full.
+    pub mesh_full: u64,
+    /// Transfers that came for a replica that is no more.
+    pub stale_transfers: u64,
     /// Subscriptions that had to start anew because the log's floor had passed their cursor.
     pub restarts: u64,
     /// Marker pings sent, and pongs that confirmed one.
@@ -130,8 +140,10 @@ pub struct Gauges {
     pub subscribers: usize,
     /// Subscribers that are behind their topic's head.
     pub behind: usize,
-    /// Topics.
+    /// Topics whose home the shard is.
     pub topics: usize,
+    /// Replicas of topics whose home is elsewhere.
+    pub replicas: usize,
     /// Live keys.
     pub keys: usize,
     /// Events held.
@@ -151,4 +163,122 @@ pub struct Report {
     pub gauges: Gauges,
     /// The kernel's.
     pub kernel: crate::kernel::KernelCounters,
+}
+
+// Sums over shards. Each names every field, so that a new one does not compile until it is added up.
+
+impl AddAssign for Ledger {
+    fn add_assign(&mut self, other: Self) {
+        let Self { due, delivered, conflated, filtered, expired, overrun, lost } = other;
+        self.due += due;
+        self.delivered += delivered;
+        self.conflated += conflated;
+        self.filtered += filtered;
+        self.expired += expired;
+        self.overrun += overrun;
+        self.lost += lost;
+    }
+}
+
+impl AddAssign for ClassCounters {
+    fn add_assign(&mut self, other: Self) {
+        let Self { published, patches, ahead, ledger } = other;
+        self.published += published;
+        self.patches += patches;
+        self.ahead += ahead;
+        self.ledger += ledger;
+    }
+}
+
+impl AddAssign for LimitHits {
+    fn add_assign(&mut self, other: Self) {
+        let Self { message_bytes, message_fragments, message_time, head_bytes, head_headers, head_time, hello_time, heartbeat, stall_timeout, idle_timeout, key_bytes, value_bytes, publish_records, subscriptions, matched_topics, topics, keys, messages_per_second, connections, connections_per_address, accepts_per_second, answer_bytes, unflushed_event_bytes, sequences, descriptors } = other;
+        self.message_bytes += message_bytes;
+        self.message_fragments += message_fragments;
+        self.message_time += message_time;
+        self.head_bytes += head_bytes;
+        self.head_headers += head_headers;
+        self.head_time += head_time;
+        self.hello_time += hello_time;
+        self.heartbeat += heartbeat;
+        self.stall_timeout += stall_timeout;
+        self.idle_timeout += idle_timeout;
+        self.key_bytes += key_bytes;
+        self.value_bytes += value_bytes;
+        self.publish_records += publish_records;
+        self.subscriptions += subscriptions;
+        self.matched_topics += matched_topics;
+        self.topics += topics;
+        self.keys += keys;
+        self.messages_per_second += messages_per_second;
+        self.connections += connections;
+        self.connections_per_address += connections_per_address;
+        self.accepts_per_second += accepts_per_second;
+        self.answer_bytes += answer_bytes;
+        self.unflushed_event_bytes += unflushed_event_bytes;
+        self.sequences += sequences;
+        self.descriptors += descriptors;
+    }
+}
+
+impl AddAssign for Counters {
+    fn add_assign(&mut self, other: Self) {
+        let Self { turns, longest_turn_ns, turns_over_budget, accepted, closed, sessions, takeovers, violations, frames_received, bytes_received, bytes_sent, short_sends, frames_taken_back, shared_patches, own_patches, transfers, forwarded, mesh_full, stale_transfers, restarts, markers_sent, markers_confirmed, duplicates, sequences_evicted, limit_hits, classes } = other;
+        self.turns += turns;
+        self.longest_turn_ns = self.longest_turn_ns.max(longest_turn_ns);
+        self.turns_over_budget += turns_over_budget;
+        self.accepted += accepted;
+        self.closed += closed;
+        self.sessions += sessions;
+        self.takeovers += takeovers;
+        self.violations += violations;
+        self.frames_received += frames_received;
+        self.bytes_received += bytes_received;
+        self.bytes_sent += bytes_sent;
+        self.short_sends += short_sends;
+        self.frames_taken_back += frames_taken_back;
+        self.shared_patches += shared_patches;
+        self.own_patches += own_patches;
+        self.transfers += transfers;
+        self.forwarded += forwarded;
+        self.mesh_full += mesh_full;
+        self.stale_transfers += stale_transfers;
+        self.restarts += restarts;
+        self.markers_sent += markers_sent;
+        self.markers_confirmed += markers_confirmed;
+        self.duplicates += duplicates;
+        self.sequences_evicted += sequences_evicted;
+        self.limit_hits += limit_hits;
+        for (sum, more) in self.classes.iter_mut().zip(classes) {
+            *sum += more;
+        }
+    }
+}
+
+impl AddAssign for Gauges {
+    fn add_assign(&mut self, other: Self) {
+        let Self { connections, sessions, blocked, stalled, unmarked, subscribers, behind, topics, replicas, keys, events, log_bytes, connection_bytes } = other;
+        self.connections += connections;
+        self.sessions += sessions;
+        self.blocked += blocked;
+        self.stalled += stalled;
+        self.unmarked += unmarked;
+        self.subscribers += subscribers;
+        self.behind += behind;
+        self.topics += topics;
+        self.replicas += replicas;
+        self.keys += keys;
+        self.events += events;
+        self.log_bytes += log_bytes;
+        self.connection_bytes += connection_bytes;
+    }
+}
+
+impl AddAssign for Report {
+    fn add_assign(&mut self, other: Self) {
+        let Self { counters, gauges, kernel } = other;
+        self.counters += counters;
+        self.gauges += gauges;
+        self.kernel += kernel;
+    }
 }

@@ -12,6 +12,7 @@ use crate::protocol::wire::{self, Code, server_frame::Body};
 use crate::session::{Beat, Verdict};
 use crate::shard::connection::Stage;
 use crate::shard::core::{Core, Order, Probe, Timer};
+use crate::shard::message::ShardMessage;
 use crate::topic::TopicIndex;
 
 /// A marker that is not answered in so long is looked after, if frames come otherwise.
@@ -233,8 +234,9 @@ impl Core {
             self.appended(topic);
         }
         if !self.channels[topic.at()].is_dirty {
-            let lowest = self.lowest_behind(topic);
-            self.topics.topic_mut(topic).log.retain(now, lowest);
+            self.retain(topic);
+            // Where nothing is published, what was let go is told now.
+            self.offer_to_followers(topic);
         }
         self.raise_lowest(topic);
         self.arm_topic_deadlines(topic);
@@ -276,11 +278,24 @@ impl Core {
         let now = self.now;
         let made = self.topics.topic(topic);
         let linger = self.settings.classes[made.class.0 as usize].linger;
-        let is_idle = made.log.is_empty() && self.channels[topic.at()].exact_subscribers == 0;
+        let channel = &self.channels[topic.at()];
+        let is_idle = if made.is_at_home() {
+            made.log.is_empty() && !channel.is_wanted()
+        } else {
+            channel.subscribers() == 0
+        };
         let channel = &mut self.channels[topic.at()];
         match (is_idle, channel.idle_since) {
             (false, _) => channel.idle_since = None,
-            (true, Some(since)) if now.since(since) >= linger => self.forget(topic),
+            (true, Some(since)) if now.since(since) >= linger => {
+                if self.topics.topic(topic).is_at_home() {
+                    let id = self.topics.topic(topic).id;
+                    self.forget(topic);
+                    self.tell_others(|| ShardMessage::Forgotten(id));
+                } else {
+                    self.give_up(topic);
+                }
+            }
             (true, Some(since)) => self.arm_topic(topic, since + linger),
             (true, None) => {
                 channel.idle_since = Some(now);
@@ -289,15 +304,30 @@ impl Core {
         }
     }
 
-    fn forget(&mut self, topic: TopicIndex) {
+    /// The log lets go what it may, now that everyone at the head has had its chance.
+    pub(super) fn retain(&mut self, topic: TopicIndex) {
+        let (now, lowest) = (self.now, self.lowest_behind(topic));
+        self.topics.topic_mut(topic).log.retain(now, lowest);
+    }
+
+    /// The topic is no more: its subscribers hear so, and their subscriptions stand.
+    pub(super) fn forget(&mut self, topic: TopicIndex) {
         let name = self.topics.topic(topic).name.clone();
         while let Some((index, position)) = self.channels[topic.at()].any_subscriber() {
+            let subscriber = &mut self.at(index).subscribers[position as usize];
+            let waiting = subscriber.extra.as_mut().and_then(|extra| extra.waiting.take());
+            self.remove_subscriber(index, position);
+            if let Some(waiting) = waiting {
+                // It has not heard of the topic yet.
+                let subscribed = wire::Subscribed { topic: name.as_str().to_owned(), ..wire::Subscribed::default() };
+                if waiting.request > 0 {
+                    self.answer(index, waiting.request, Body::Subscribed(subscribed));
+                }
+                continue;
+            }
             let unsubscribed = wire::Unsubscribed { topic: name.as_str().to_owned(), reason: Code::NotFound.into() };
-            self.detach(index, position, false);
             self.answer(index, 0, Body::Unsubscribed(unsubscribed));
         }
-        self.channels[topic.at()] = crate::fanout::Channel::default();
-        self.dirty.retain(|dirty| *dirty != topic);
-        self.topics.forget(topic);
+        self.drop_topic(topic);
     }
 }

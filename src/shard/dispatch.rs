@@ -10,6 +10,8 @@ use crate::protocol::close::CloseCode;
 use crate::protocol::wire::{self, Code, client_frame, server_frame::Body};
 use crate::session::SessionId;
 use crate::shard::core::{Core, Order};
+use crate::shard::message::Operation;
+use crate::topic::Knowledge;
 
 /// Name and version, as `Welcome` says it.
 pub(super) const SERVER: &str = concat!("tidegate/", env!("CARGO_PKG_VERSION"));
@@ -37,7 +39,7 @@ impl Core {
             return;
         }
         match body {
-            client_frame::Body::Subscribe(subscribe) => self.subscribe(index, request, &subscribe),
+            client_frame::Body::Subscribe(subscribe) => self.subscribe(index, request, subscribe),
             client_frame::Body::Unsubscribe(unsubscribe) => self.unsubscribe(index, request, &unsubscribe),
             client_frame::Body::Authenticate(_) => {
                 let message = "this engine has no token keys configured: everyone is anonymous";
@@ -104,16 +106,30 @@ impl Core {
                 return self.fail(index, CloseCode::PROTOCOL_ERROR, Code::Invalid, &message);
             }
         };
-        if let Some(asked) = asked {
-            self.take_over(asked);
-        }
-        let session = match asked.filter(|asked| self.sequences.knows(asked.0)) {
-            Some(known) => {
-                self.sequences.session_resumed(known.0);
-                known
-            }
-            None => SessionId(self.random.random()),
+        let Some(session) = asked else {
+            return self.welcome(index, request, hello.credit_bytes, None, Knowledge::Nothing);
         };
+        let knowledge = self.let_go(session, self.now);
+        let operation = Operation::Hello { request, credit_bytes: hello.credit_bytes, session, knowledge };
+        if let Some(operation) = self.ask_everyone(index, session, operation) {
+            self.perform(index, operation);
+        }
+    }
+
+    /// Begins a session: the one that was asked for if all its sequences are known, else another.
+    pub(super) fn welcome(
+        &mut self,
+        index: u32,
+        request: u64,
+        credit_bytes: u64,
+        asked: Option<SessionId>,
+        knowledge: Knowledge,
+    ) {
+        let known = asked.filter(|_| knowledge == Knowledge::Complete);
+        if let Some(asked) = asked.filter(|_| known.is_none()) {
+            self.abandon_session(asked);
+        }
+        let session = known.unwrap_or_else(|| SessionId(self.random.random()));
         let (now, limits) = (self.now, &self.settings.limits);
         let welcome = wire::Welcome {
             session: session.0.to_vec().into(),
@@ -125,9 +141,10 @@ impl Core {
         let connection = self.at(index);
         let socket = connection.socket;
         connection.session = Some(session);
+        connection.has_sequences_elsewhere = known.is_some();
         connection.deadline = Moment::NEVER;
-        if hello.credit_bytes > 0 {
-            connection.outlet.window.use_credit(hello.credit_bytes);
+        if credit_bytes > 0 {
+            connection.outlet.window.use_credit(credit_bytes);
         }
         self.sessions.insert(session, socket);
         self.counters.sessions += 1;

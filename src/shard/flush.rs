@@ -52,7 +52,9 @@ impl Core {
                 self.serve(socket.index);
             }
         }
+        self.serve_followers();
         self.offer_dirty();
+        self.answer_fences();
         self.place_markers();
         for topic in self.encoded.drain(..) {
             self.topics.topic_mut(topic).log.release_runs();
@@ -101,6 +103,9 @@ impl Core {
             let now = self.now;
             let connection = self.connections[index as usize].as_deref().expect("its caller holds its index");
             let subscriber = &connection.subscribers[position];
+            if subscriber.is_waiting() {
+                continue;
+            }
             let log = &self.topics.topic(subscriber.topic).log;
             if cursor.offset == log.head() && !subscriber.owes() {
                 continue;
@@ -177,25 +182,27 @@ impl Core {
 
     /// Everyone ready was offered the head.
     fn offered(&mut self, topic: TopicIndex) {
-        let now = self.now;
-        let lowest = self.lowest_behind(topic);
         let log = &mut self.topics.topic_mut(topic).log;
         let channel = &mut self.channels[topic.at()];
         channel.is_dirty = false;
+        channel.forwarded = None;
         channel.flushed = log.head();
         log.mark_flushed();
-        log.retain(now, lowest);
+        self.retain(topic);
         self.resume_publishers(topic);
     }
 
-    /// The lowest cursor of those who are behind; the log keeps what they need if it can.
+    /// The lowest cursor of those who are behind, other shards among them; the log keeps what they need if it can.
     pub(super) fn lowest_behind(&self, topic: TopicIndex) -> Option<Offset> {
-        let channel = &self.channels[topic.at()];
-        (!channel.behind.is_empty()).then_some(channel.lowest_behind)
+        let (channel, head) = (&self.channels[topic.at()], self.topics.topic(topic).log.head());
+        let here = (!channel.behind.is_empty()).then_some(channel.lowest_behind);
+        let elsewhere = channel.followers.iter().map(|follower| follower.cursor.needs()).filter(|needs| *needs < head);
+        here.into_iter().chain(elsewhere).min()
     }
 
     /// Offers a topic's head to everyone ready; false if the turn's budget ended first.
     fn offer(&mut self, topic: TopicIndex) -> bool {
+        self.offer_to_followers(topic);
         let head = self.topics.topic(topic).log.head();
         let start = self.channels[topic.at()].next.min(self.channels[topic.at()].ready.len());
         // Whoever leaves the list has its place taken by the last one. That one was not visited yet in the first pass,
@@ -396,7 +403,7 @@ impl Core {
     }
 
     /// The patch from `from` to the head, made once a turn.
-    fn shared(&mut self, topic: TopicIndex, from: Offset) -> u32 {
+    pub(super) fn shared(&mut self, topic: TopicIndex, from: Offset) -> u32 {
         let turn = self.turn;
         if let Some(patch) = self.channels[topic.at()].frame(from, turn) {
             return patch;
@@ -410,12 +417,21 @@ impl Core {
             filter: None,
             only_new_events: false,
         };
-        self.encoded.push(topic);
-        let made = self.topics.topic_mut(topic);
         let cursor = Cursor::at(from);
-        let patch = made.log.patch(made.id, &cursor, &ask);
+        let forwarded = self.forwarded(topic, from);
+        let made = self.topics.topic_mut(topic);
         let class = made.class;
-        self.counters.shared_patches += 1;
+        let patch = match forwarded {
+            Some(patch) => {
+                self.counters.forwarded += 1;
+                patch
+            }
+            None => {
+                self.encoded.push(topic);
+                self.counters.shared_patches += 1;
+                made.log.patch(made.id, &cursor, &ask)
+            }
+        };
         let patch = self.outbox.keep(TurnPatch { patch, class, before: cursor });
         self.channels[topic.at()].remember(from, patch, turn);
         patch

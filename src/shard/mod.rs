@@ -12,17 +12,23 @@
 #![forbid(unsafe_code)]
 
 mod accept;
+mod admission;
 mod closing;
 mod connection;
 mod core;
 mod counters;
 mod deadlines;
+mod directory;
 mod dispatch;
 mod flush;
+mod followers;
+mod following;
 mod handle;
 mod journal;
+mod message;
 mod outbox;
 mod publish;
+mod questions;
 mod receive;
 mod report;
 mod settle;
@@ -38,23 +44,31 @@ use crossbeam_channel::Receiver;
 
 use crate::clock::{Moment, WallEpoch};
 use crate::kernel::{Completion, Held, Kernel, Wait};
-use crate::limits::COMPLETIONS_PER_TURN;
+use crate::limits::{COMPLETIONS_PER_TURN, PROGRAM_PUBLISHES_PER_TURN};
+use crate::mesh::Endpoint;
 use crate::shard::core::{Core, Order};
 use crate::topic::Registry;
 
 pub use self::core::Settings;
+pub use admission::Admission;
 pub use counters::{ClassCounters, Counters, Gauges, Ledger, LimitHits, Report};
-pub use handle::{ShardCommand, ShardHandle};
+pub use handle::{Inlets, Outlets, ShardCommand, ShardHandle, inlets, inlets_of};
 pub use journal::Appended;
+pub use message::{Origin, Publish, ShardMessage};
+pub use publish::Refused;
 
 /// What the kernel holds so long after the last connection was dropped is reported as a leak.
 const GIVE_UP: Duration = Duration::from_secs(2);
+/// While something waits for room on the way to another shard, that is looked at so often.
+const MESH_LOOK: Duration = Duration::from_millis(1);
 
 /// One shard: its kernel, and everything else.
 pub struct Shard<K: Kernel> {
     kernel: K,
     core: Core,
     commands: Receiver<ShardCommand>,
+    /// Records of the program that the engine runs in.
+    publishes: Receiver<Publish>,
     /// Completions that came with the sends of the last turn.
     inbox: VecDeque<Completion>,
     /// Reused for the pieces of one send.
@@ -65,11 +79,20 @@ pub struct Shard<K: Kernel> {
 impl<K: Kernel> Shard<K> {
     /// A shard without connections. `seed` makes its random numbers.
     #[must_use]
-    pub fn new(kernel: K, settings: Settings, wall: WallEpoch, seed: u64, commands: Receiver<ShardCommand>) -> Self {
+    pub fn new(
+        kernel: K,
+        settings: Settings,
+        mesh: Endpoint<ShardMessage>,
+        wall: WallEpoch,
+        seed: u64,
+        inlets: Inlets,
+    ) -> Self {
+        let Inlets { commands, publishes } = inlets;
         Self {
             kernel,
-            core: Core::new(settings, wall, seed),
+            core: Core::new(settings, mesh, wall, seed),
             commands,
+            publishes,
             inbox: VecDeque::new(),
             pieces: Vec::new(),
             has_completions_left: false,
@@ -92,6 +115,7 @@ impl<K: Kernel> Shard<K> {
         self.core.counters.turns += 1;
         self.reap();
         self.obey();
+        self.core.receive_from_shards();
         self.core.expire();
         self.carry_out();
         self.core.flush();
@@ -105,11 +129,16 @@ impl<K: Kernel> Shard<K> {
             self.kernel.send(socket, &self.pieces);
         }
         self.pieces.clear();
-        let is_busy =
-            self.has_completions_left || self.core.has_work() || self.core.must_settle_soon() || self.is_drained();
-        match self.core.wheel.next() {
+        let kernel = &mut self.kernel;
+        self.core.mesh.send(|peer| kernel.ring(peer.0));
+        self.core.resume_paused_by_mesh();
+        let is_busy = (self.core.program_holds == 0 && !self.publishes.is_empty())
+            || self.has_completions_left || self.core.has_work() || self.core.must_settle_soon() || self.is_drained();
+        let next = self.core.wheel.next().map(|at| at.since(now));
+        let next = if self.core.waits_for_mesh() { Some(next.map_or(MESH_LOOK, |next| next.min(MESH_LOOK))) } else { next };
+        match next {
             _ if is_busy => Wait::No,
-            Some(at) => Wait::AtMost(at.since(now)),
+            Some(next) => Wait::AtMost(next),
             None => Wait::Forever,
         }
     }
@@ -119,7 +148,11 @@ impl<K: Kernel> Shard<K> {
     /// # Errors
     /// If the kernel's ring is broken.
     pub fn submit(&mut self, wait: Wait) -> io::Result<()> {
-        self.kernel.enter(wait)?;
+        let may_sleep = wait != Wait::No && self.core.mesh.try_sleep();
+        self.kernel.enter(if may_sleep { wait } else { Wait::No })?;
+        if may_sleep {
+            self.core.mesh.wake_up();
+        }
         while let Some(completion) = self.kernel.completion() {
             match completion {
                 Completion::Short { socket, taken, errno } => self.core.sent_short(socket, taken, errno),
@@ -191,7 +224,20 @@ impl<K: Kernel> Shard<K> {
 
     fn complete(&mut self, completion: Completion) {
         match completion {
-            Completion::Accepted { socket, peer } => self.core.accepted(socket, peer),
+            Completion::Accepted { socket, peer } => {
+                let shard = self.core.settings.admission.place(self.core.shard);
+                if shard == self.core.shard {
+                    return self.core.accepted(socket, peer);
+                }
+                match self.kernel.hand_over(socket) {
+                    Some(handed) => self.core.mesh.push(shard, ShardMessage::Connection(handed), 0),
+                    // This kernel cannot: it stays here.
+                    None => {
+                        self.core.settings.admission.replace(shard, self.core.shard);
+                        self.core.accepted(socket, peer);
+                    }
+                }
+            }
             Completion::AcceptPaused { errno } => self.core.accept_paused(errno),
             Completion::Received { socket, received } => {
                 self.core.received(socket, self.kernel.bytes(&received));
@@ -225,10 +271,25 @@ impl<K: Kernel> Shard<K> {
                 ShardCommand::Drain(limit) => self.core.drain(limit),
             }
         }
+        // What is not taken fills the channel, which tells the program to slow down.
+        for _ in 0..PROGRAM_PUBLISHES_PER_TURN {
+            if self.core.program_holds > 0 {
+                break;
+            }
+            let Ok(publish) = self.publishes.try_recv() else { break };
+            self.core.publish(publish);
+        }
     }
 
     /// Has the kernel do what the core wants.
     fn carry_out(&mut self) {
+        for handed in std::mem::take(&mut self.core.handed) {
+            let peer = handed.peer();
+            match self.kernel.adopt(handed) {
+                Some(socket) => self.core.accepted(socket, peer),
+                None => self.core.settings.admission.unplace(self.core.shard),
+            }
+        }
         while !self.core.orders.is_empty() {
             for order in std::mem::take(&mut self.core.orders) {
                 match order {

@@ -1,17 +1,29 @@
 //! Publishing: records into a topic's log, once, and the acknowledgement.
+//!
+//! A publish is parsed where its publisher is connected, applied at its topic's home (often another shard), and answered
+//! where it came from.
 
 use std::time::Duration;
 
+use crate::clock::Moment;
+use crate::fanout::Publisher;
+use crate::ids::Offset;
+use crate::kernel::SocketId;
 use crate::protocol::wire::{self, Code, server_frame::Body};
 use crate::shard::Appended;
 use crate::shard::connection::Connection;
 use crate::shard::core::{Core, Order};
+use crate::session::SessionId;
+use crate::shard::message::{Origin, Publish, ShardMessage};
 use crate::topic::{ApplyError, NewRecord, RecordError, SequenceCheck, TopicIndex, TopicName};
 
 /// Why a publish was refused. All of these last: the same publish would be refused again.
-struct Refused {
-    code: Code,
-    message: String,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// For the client's program.
+    pub code: Code,
+    /// For its author.
+    pub message: String,
 }
 
 impl Refused {
@@ -33,46 +45,104 @@ impl Core {
             connection.wake_at = connection.wake_at.min(until);
             self.arm(index, until);
         }
-        self.publish(index, request, publish);
+        match self.parse(index, request, publish) {
+            Ok(publish) => self.send_home(index, publish),
+            Err(refused) => self.refuse(index, request, &refused),
+        }
     }
 
-    fn publish(&mut self, index: u32, request: u64, publish: wire::Publish) {
-        let (sequence, session) = (publish.sequence, self.at(index).session.expect("a publisher said Hello").0);
-        let topic = match self.topic_to_publish(&publish.topic) {
-            Ok(topic) => topic,
-            Err(refused) => return self.refuse(index, request, &refused),
+    /// Checks what can be checked where the publisher is, and starts the windows.
+    fn parse(&mut self, index: u32, request: u64, publish: wire::Publish) -> Result<Publish, Refused> {
+        let topic = match self.name_of_topic(&publish.topic) {
+            Some(known) => known,
+            None => TopicName::parse(&publish.topic)
+                .map_err(|error| Refused::new(Code::Invalid, error.to_string()))?,
         };
-        let id = self.topics.topic(topic).id;
-        if sequence > 0
-            && let SequenceCheck::Duplicate { offset } = self.sequences.check(session, id, sequence)
-        {
-            self.counters.duplicates += 1;
-            let offset = offset.map_or(0, |offset| offset.0);
-            return self.acknowledge(index, request, wire::Published { offset, duplicate: true });
+        let records = self.parse_records(&topic, publish.records, publish.replace);
+        let connection = self.at(index).socket;
+        let session = self.at(index).session.expect("a publisher said Hello");
+        let (shard, sequence) = (self.shard, publish.sequence);
+        let origin = Origin::Client { shard, connection, request, session, sequence };
+        Ok(Publish { origin, topic, records, replace: publish.replace, at: self.now })
+    }
+
+    /// The name of a topic that exists, here or elsewhere.
+    fn name_of_topic(&self, name: &str) -> Option<TopicName> {
+        let here = self.topics.find(name).map(|topic| &self.topics.topic(topic).name);
+        let elsewhere = || Some(&self.directory.topic(self.directory.find(name)?)?.name);
+        here.or_else(elsewhere).cloned()
+    }
+
+    fn parse_records(
+        &mut self,
+        topic: &TopicName,
+        records: Vec<wire::Record>,
+        replace: bool,
+    ) -> Result<Vec<NewRecord>, Refused> {
+        if records.is_empty() && !replace {
+            return Err(Refused::new(Code::Invalid, "a publish without records"));
         }
-        let before = self.topics.topic(topic).log.head();
-        match self.apply(topic, publish) {
-            Ok(last) => {
-                self.note_appended(topic, request, last.since(before));
-                if sequence > 0 {
-                    self.sequences.note(session, id, sequence, last);
-                }
-                self.acknowledge(index, request, wire::Published { offset: last.0, duplicate: false });
-                self.pause_if_unflushed(index, topic);
+        let class = match self.topics.find(topic.as_str()) {
+            Some(known) => self.topics.topic(known).class,
+            None => self.topics.class_of(topic),
+        };
+        let defaults = &self.settings.classes[class.0 as usize];
+        let limits = &self.settings.limits;
+        let hits = &mut self.counters.limit_hits;
+        let parse = |record| {
+            NewRecord::parse(record, defaults, limits).map_err(|error| {
+                hits.key_bytes += u64::from(matches!(error, RecordError::KeyTooLong { .. }));
+                hits.value_bytes += u64::from(matches!(error, RecordError::ValueTooLarge { .. }));
+                Refused::new(error.code(), error.to_string())
+            })
+        };
+        records.into_iter().map(parse).collect()
+    }
+
+    /// Hands a publish to its topic's home, which answers.
+    fn send_home(&mut self, index: u32, publish: Publish) {
+        let home = self.settings.homes.home_of(publish.topic.as_str());
+        if home == self.shard {
+            return self.publish(publish);
+        }
+        if matches!(publish.origin, Origin::Client { sequence: 1.., .. }) {
+            self.at(index).has_sequences_elsewhere = true;
+        }
+        self.mesh.push(home, ShardMessage::Publish(Box::new(publish)), 0);
+        if self.mesh.is_backed_up(home) {
+            let connection = self.at(index).socket;
+            self.pause_reading(index, |connection| &mut connection.is_paused_by_mesh);
+            self.paused_by_mesh.push((home, connection));
+        }
+    }
+
+    /// At home: a publish, from this shard or another.
+    pub(super) fn publish(&mut self, mut publish: Publish) {
+        let outcome = self.apply_once(&mut publish);
+        match publish.origin {
+            Origin::Client { shard, connection, request, .. } if shard == self.shard => {
+                self.published(connection, request, outcome);
             }
-            Err(refused) => {
-                // A lasting refusal uses the number up.
-                if sequence > 0 {
-                    self.sequences.note(session, id, sequence, crate::ids::Offset::ZERO);
-                }
-                self.refuse(index, request, &refused);
+            Origin::Client { shard, connection, request, .. } => {
+                self.mesh.push(shard, ShardMessage::Published { connection, request, outcome }, 0);
+            }
+            Origin::Program(None) => {}
+            Origin::Program(Some(reply)) => {
+                // Whoever asked may have given up waiting.
+                let _ = reply.try_send(outcome);
             }
         }
     }
 
-    fn acknowledge(&mut self, index: u32, request: u64, published: wire::Published) {
-        if request > 0 {
-            self.answer(index, request, Body::Published(published));
+    /// At the publisher's shard: what came of a publish.
+    pub(super) fn published(&mut self, connection: SocketId, request: u64, outcome: Result<wire::Published, Refused>) {
+        if !self.connection(connection).is_some_and(|connection| connection.is_open()) {
+            return;
+        }
+        match outcome {
+            Ok(published) if request > 0 => self.answer(connection.index, request, Body::Published(published)),
+            Ok(_) => {}
+            Err(refused) => self.refuse(connection.index, request, &refused),
         }
     }
 
@@ -80,44 +150,67 @@ impl Core {
         self.answer_error(index, request, refused.code, &refused.message, Duration::ZERO);
     }
 
+    /// Applies a publish unless its sequence was applied before.
+    fn apply_once(&mut self, publish: &mut Publish) -> Result<wire::Published, Refused> {
+        let (publisher, request, session, sequence) = match publish.origin {
+            Origin::Client { shard, connection, request, session, sequence } => {
+                (Publisher::Client(shard, connection), request, session, sequence)
+            }
+            Origin::Program(_) => (Publisher::Program, 0, SessionId::NOBODY, 0),
+        };
+        let topic = self.topic_to_publish(&publish.topic)?;
+        let id = self.topics.topic(topic).id;
+        if sequence > 0
+            && let SequenceCheck::Duplicate { offset } = self.sequences.check(session.0, id, sequence)
+        {
+            self.counters.duplicates += 1;
+            return Ok(wire::Published { offset: offset.map_or(0, |offset| offset.0), duplicate: true });
+        }
+        let before = self.topics.topic(topic).log.head();
+        let records = std::mem::replace(&mut publish.records, Ok(Vec::new()));
+        let applied = records.and_then(|records| self.apply(topic, records, publish.replace, publish.at));
+        if sequence > 0 {
+            // A lasting refusal uses the number up.
+            self.sequences.session_resumed(session.0);
+            self.sequences.note(session.0, id, sequence, applied.as_ref().copied().unwrap_or(Offset::ZERO));
+            self.tell_forgotten_sequences();
+        }
+        let last = applied?;
+        self.note_appended(topic, request, last.since(before));
+        self.pause_if_unflushed(publisher, topic);
+        Ok(wire::Published { offset: last.0, duplicate: false })
+    }
+
     /// The topic of that name; made, if it does not exist.
-    fn topic_to_publish(&mut self, name: &str) -> Result<TopicIndex, Refused> {
-        if let Some(topic) = self.topics.find(name) {
+    fn topic_to_publish(&mut self, name: &TopicName) -> Result<TopicIndex, Refused> {
+        if let Some(topic) = self.topics.find(name.as_str()) {
             return Ok(topic);
         }
-        let name = TopicName::parse(name).map_err(|error| Refused::new(Code::Invalid, error.to_string()))?;
-        let Ok(topic) = self.topics.create(&name, self.now) else {
+        let limit = self.settings.limits.topics;
+        let created = (self.topics.len() + self.directory.len() < limit).then(|| self.topics.create(name, self.now));
+        let Some(Ok(topic)) = created else {
             self.counters.limit_hits.topics += 1;
-            let message = format!("there are {} topics, as many as there may be", self.settings.limits.topics);
+            let message = format!("there are {limit} topics, as many as there may be");
             return Err(Refused::new(Code::LimitReached, message));
         };
-        self.topic_created(topic, &name);
+        self.tell_created(topic);
+        self.topic_created(topic, name);
         Ok(topic)
     }
 
-    /// Parses the records and appends them, all or none.
-    fn apply(&mut self, topic: TopicIndex, publish: wire::Publish) -> Result<crate::ids::Offset, Refused> {
-        let now = self.now;
-        let limits = &self.settings.limits;
-        let class = self.topics.topic(topic).class;
-        let defaults = &self.settings.classes[class.0 as usize];
-        let mut records = Vec::with_capacity(publish.records.len());
-        for record in publish.records {
-            let record = NewRecord::parse(record, defaults, limits).map_err(|error| {
-                let hits = &mut self.counters.limit_hits;
-                hits.key_bytes += u64::from(matches!(error, RecordError::KeyTooLong { .. }));
-                hits.value_bytes += u64::from(matches!(error, RecordError::ValueTooLarge { .. }));
-                Refused::new(error.code(), error.to_string())
-            })?;
-            records.push(record);
-        }
-        if records.is_empty() && !publish.replace {
-            return Err(Refused::new(Code::Invalid, "a publish without records"));
-        }
-        let applied = self.topics.topic_mut(topic).log.apply(records, publish.replace, now).map_err(|error| {
+    /// Appends the records, all or none.
+    fn apply(
+        &mut self,
+        topic: TopicIndex,
+        records: Vec<NewRecord>,
+        replace: bool,
+        at: Moment,
+    ) -> Result<Offset, Refused> {
+        let applied = self.topics.topic_mut(topic).log.apply(records, replace, at).map_err(|error| {
             self.counters.limit_hits.keys += u64::from(matches!(error, ApplyError::KeysFull { .. }));
             Refused::new(error.code(), error.to_string())
         })?;
+        let class = self.topics.topic(topic).class;
         self.counters.classes[class.0 as usize].published += applied.appended;
         self.appended(topic);
         Ok(applied.last)
@@ -139,16 +232,37 @@ impl Core {
     }
 
     /// Unflushed events pause their publishers, so that everyone at the head has a chance at each.
-    fn pause_if_unflushed(&mut self, index: u32, topic: TopicIndex) {
+    fn pause_if_unflushed(&mut self, publisher: Publisher, topic: TopicIndex) {
         if self.topics.topic(topic).log.unflushed_event_bytes() <= self.settings.limits.unflushed_event_bytes {
             return;
         }
-        let connection = self.at(index);
-        let socket = connection.socket;
-        if connection.is_open() && !connection.is_paused_by_flush {
-            self.counters.limit_hits.unflushed_event_bytes += 1;
-            self.pause_reading(index, |connection| &mut connection.is_paused_by_flush);
-            self.channels[topic.at()].paused_publishers.push(socket);
+        self.counters.limit_hits.unflushed_event_bytes += 1;
+        let paused = &mut self.channels[topic.at()].paused_publishers;
+        if paused.contains(&publisher) {
+            return;
+        }
+        paused.push(publisher);
+        match publisher {
+            Publisher::Client(shard, connection) if shard == self.shard => self.hold_publisher(connection),
+            Publisher::Client(shard, connection) => {
+                self.mesh.push(shard, ShardMessage::HoldPublisher(connection), 0);
+            }
+            Publisher::Program => self.program_holds += 1,
+        }
+    }
+
+    /// At the publisher's shard: its topic's home wants no more for the moment.
+    pub(super) fn hold_publisher(&mut self, connection: SocketId) {
+        if self.connection(connection).is_some() {
+            self.pause_reading(connection.index, |connection| &mut connection.is_paused_by_flush);
+        }
+    }
+
+    /// At the publisher's shard: it may go on.
+    pub(super) fn release_publisher(&mut self, connection: SocketId) {
+        if let Some(held) = self.connection(connection) {
+            held.is_paused_by_flush = false;
+            self.resumable.push(connection);
         }
     }
 
@@ -167,11 +281,28 @@ impl Core {
 
     /// The topic was offered to everyone at its head: who published it may go on.
     pub(super) fn resume_publishers(&mut self, topic: TopicIndex) {
-        for socket in std::mem::take(&mut self.channels[topic.at()].paused_publishers) {
-            if let Some(connection) = self.connection(socket) {
-                connection.is_paused_by_flush = false;
+        for publisher in std::mem::take(&mut self.channels[topic.at()].paused_publishers) {
+            match publisher {
+                Publisher::Client(shard, connection) if shard == self.shard => self.release_publisher(connection),
+                Publisher::Client(shard, connection) => {
+                    self.mesh.push(shard, ShardMessage::ReleasePublisher(connection), 0);
+                }
+                Publisher::Program => self.program_holds -= 1,
+            }
+        }
+    }
+
+    /// The ways to other shards that were full have room again: who waited for them is read from.
+    pub(super) fn resume_paused_by_mesh(&mut self) {
+        let mut still = Vec::new();
+        for (home, socket) in std::mem::take(&mut self.paused_by_mesh) {
+            if self.mesh.is_backed_up(home) {
+                still.push((home, socket));
+            } else if let Some(connection) = self.connection(socket) {
+                connection.is_paused_by_mesh = false;
                 self.resumable.push(socket);
             }
         }
+        self.paused_by_mesh = still;
     }
 }

@@ -9,7 +9,7 @@ use crate::protocol::http::Endpoint;
 use crate::protocol::websocket::{Message, ReceiverLimit, Violation};
 use crate::protocol::wire::Code;
 use crate::shard::connection::Stage;
-use crate::shard::core::Core;
+use crate::shard::core::{Core, Order};
 
 impl Core {
     /// Bytes of a connection, in the buffer that they arrived in.
@@ -22,7 +22,13 @@ impl Core {
                     self.read(socket, &mut bytes[used..]);
                 }
             }
-            Stage::Open => self.read(socket, bytes),
+            Stage::Open => {
+                self.read(socket, bytes);
+                // What waits for other shards is short, so the kernel is told only if the peer goes on meanwhile.
+                if self.connection(socket).is_some_and(|connection| connection.is_held) {
+                    self.orders.push(Order::Pause(socket));
+                }
+            }
             Stage::Closing | Stage::Gone => {}
         }
     }

@@ -32,9 +32,14 @@ impl Core {
                 + connection.subscribers.iter().map(|subscriber| subscriber.cursor.boxed_bytes()).sum::<usize>();
         }
         for (_, topic) in self.topics.iter() {
-            gauges.topics += 1;
-            gauges.keys += topic.log.key_count();
-            gauges.events += topic.log.event_count();
+            // Keys and events count once, wherever they are held as well.
+            if topic.is_at_home() {
+                gauges.topics += 1;
+                gauges.keys += topic.log.key_count();
+                gauges.events += topic.log.event_count();
+            } else {
+                gauges.replicas += 1;
+            }
             gauges.log_bytes += topic.log.memory_bytes();
         }
         gauges

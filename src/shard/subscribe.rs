@@ -2,14 +2,29 @@
 
 use std::time::Duration;
 
-use crate::fanout::{Announcement, Behind, Place, Ready, Subscriber, Subscription, SubscriptionOptions};
+use crate::fanout::{Announcement, Behind, Place, Ready, Subscriber, Subscription, SubscriptionOptions, Waiting};
 use crate::ids::Offset;
 use crate::protocol::wire::{self, Code, server_frame::Body};
 use crate::shard::core::{Core, Interest};
+use crate::shard::message::{Match, Operation};
 use crate::topic::{Cursor, Pattern, TopicIndex, TopicName};
 
 impl Core {
-    pub(super) fn subscribe(&mut self, index: u32, request: u64, subscribe: &wire::Subscribe) {
+    /// A `Subscribe`. The homes of the topics that it may match are asked first, so that it finds what was acknowledged before.
+    pub(super) fn subscribe(&mut self, index: u32, request: u64, subscribe: wire::Subscribe) {
+        let operation = Operation::Subscribe { request, subscribe };
+        let Operation::Subscribe { subscribe, .. } = &operation else { unreachable!("it was just made") };
+        let ready = match Pattern::parse(&subscribe.topic) {
+            Ok(pattern) => self.ask_homes(index, &pattern, operation),
+            Err(_) => Some(operation),
+        };
+        if let Some(operation) = ready {
+            self.perform(index, operation);
+        }
+    }
+
+    /// A `Subscribe`, with every topic known.
+    pub(super) fn subscribe_now(&mut self, index: u32, request: u64, subscribe: &wire::Subscribe) {
         let pattern = match Pattern::parse(&subscribe.topic) {
             Ok(pattern) => pattern,
             Err(error) => return self.answer_error(index, request, Code::Invalid, &error.to_string(), Duration::ZERO),
@@ -76,7 +91,7 @@ impl Core {
             // Another subscription that matches serves the topic from now on, anew and with its own options.
             let name = self.topics.topic(topic).name.clone();
             if let Some(next) = self.first_matching(index, &name) {
-                self.attach(index, next, topic, None, 0, 1);
+                self.attach(index, next, Match::Here(topic), None, 0, 1);
             }
         }
         let unsubscribed = wire::Unsubscribed { topic: unsubscribe.topic.clone(), reason: Code::Ok.into() };
@@ -85,31 +100,37 @@ impl Core {
 
     /// A topic came into being: everyone whose subscription matches gets it.
     pub(super) fn topic_created(&mut self, topic: TopicIndex, name: &TopicName) {
-        if self.channels.len() <= topic.at() {
-            self.channels.resize_with(topic.at() + 1, Default::default);
-        }
-        let mut interested = Vec::new();
-        self.interests.matches(name, &mut interested);
-        for interest in interested {
-            if self.connection(interest.connection).is_some() {
-                self.attach(interest.connection.index, interest.subscription, topic, None, 0, 1);
-            }
+        self.make_channel(topic);
+        for interest in self.interested(name) {
+            self.attach(interest.connection.index, interest.subscription, Match::Here(topic), None, 0, 1);
         }
         self.look_after_idle_topic(topic);
     }
 
+    /// Whose subscriptions match a name.
+    pub(super) fn interested(&self, name: &TopicName) -> Vec<Interest> {
+        let mut interested = Vec::new();
+        self.interests.matches(name, &mut interested);
+        interested
+    }
+
     /// Lets a subscription serve a topic, unless an earlier one does: then the client only gets its answer. False if the
     /// connection has as many topics as it may.
-    fn attach(
+    pub(super) fn attach(
         &mut self,
         index: u32,
         subscription: u32,
-        topic: TopicIndex,
+        found: Match,
         resume: Option<&wire::Position>,
         request: u64,
         matching: u32,
     ) -> bool {
-        let existing = self.at(index).subscribers.iter().position(|subscriber| subscriber.topic == topic);
+        let here = match found {
+            Match::Here(topic) => Some(topic),
+            Match::Elsewhere(id) => self.topics.find_id(id),
+        };
+        let mut subscribers = self.at(index).subscribers.iter();
+        let existing = subscribers.position(|subscriber| Some(subscriber.topic) == here);
         if let Some(position) = existing {
             let serving = self.at(index).subscribers[position].subscription;
             if serving == subscription || self.serial(index, subscription) < self.serial(index, serving) {
@@ -127,10 +148,9 @@ impl Core {
             }
             return false;
         }
+        let topic = self.bring_here(found);
         let epoch = self.topics.topic(topic).epoch;
-        let position = resume.filter(|position| position.epoch == epoch.0).map(|position| Offset(position.offset));
-        let (cursor, is_resumed) = self.topics.topic(topic).log.start(position);
-        let is_exact = self.is_exact(index, subscription);
+        let resume = resume.filter(|position| position.epoch == epoch.0).map(|position| Offset(position.offset));
         let connection = self.at(index);
         let at = connection.subscribers.len();
         connection.subscribers.push(Subscriber {
@@ -141,13 +161,23 @@ impl Core {
             served: 0,
             extra: None,
         });
-        self.list_behind(index, at as u32, cursor);
-        if is_exact {
-            let channel = &mut self.channels[topic.at()];
-            channel.exact_subscribers += 1;
-            channel.idle_since = None;
+        let log = &self.topics.topic(topic).log;
+        if log.is_current() {
+            let (cursor, is_resumed) = log.start(resume);
+            self.list_behind(index, at as u32, cursor);
+            self.announce(index, at, Announcement { request, is_resumed, matching });
+        } else {
+            self.list_behind(index, at as u32, Cursor::at(Offset::ZERO));
+            self.at(index).subscribers[at].extra().waiting = Some(Waiting { resume, request, matching });
         }
-        self.announce(index, at, Announcement { request, is_resumed, matching });
+        if self.is_exact(index, subscription) {
+            self.channels[topic.at()].exact_subscribers += 1;
+            if self.channels[topic.at()].exact_subscribers == 1 {
+                self.exact_subscribers_changed(topic);
+            }
+        }
+        // Somebody is here: the topic's idle time is over.
+        self.look_after_idle_topic(topic);
         true
     }
 
@@ -165,19 +195,31 @@ impl Core {
         self.make_due(index);
     }
 
-    /// Takes a subscriber out of its topic's lists and out of its connection.
-    pub(super) fn detach(&mut self, index: u32, position: u32, was_exact: bool) {
-        let (topic, place) = {
-            let subscriber = &self.at(index).subscribers[position as usize];
-            (subscriber.topic, subscriber.place)
-        };
+    /// Takes a subscriber out of its topic's lists and out of its connection. Returns its topic.
+    pub(super) fn remove_subscriber(&mut self, index: u32, position: u32) -> TopicIndex {
+        let subscriber = &self.at(index).subscribers[position as usize];
+        let (topic, place) = (subscriber.topic, subscriber.place);
         self.unlist(topic, place);
+        self.at(index).subscribers.swap_remove(position as usize);
+        self.tell_moved(index, position);
+        topic
+    }
+
+    /// A subscriber goes; its topic may be idle then.
+    pub(super) fn detach(&mut self, index: u32, position: u32, was_exact: bool) {
+        let topic = self.remove_subscriber(index, position);
         if was_exact {
             self.channels[topic.at()].exact_subscribers -= 1;
-            self.look_after_idle_topic(topic);
+            if self.channels[topic.at()].exact_subscribers == 0 {
+                self.exact_subscribers_changed(topic);
+            }
         }
+        self.look_after_idle_topic(topic);
+    }
+
+    /// Tells its topic the new position of the subscriber that took a removed one's.
+    fn tell_moved(&mut self, index: u32, position: u32) {
         let connection = self.at(index);
-        connection.subscribers.swap_remove(position as usize);
         let Some(moved) = connection.subscribers.get(position as usize) else { return };
         let (topic, place, subscription) = (moved.topic, moved.place, moved.subscription);
         let has_options = self.has_options(index, subscription);
@@ -287,12 +329,15 @@ impl Core {
         at as u32
     }
 
-    /// The topics that match now.
-    fn matching(&self, pattern: &Pattern) -> Vec<TopicIndex> {
+    /// The topics that match now, here and elsewhere.
+    fn matching(&self, pattern: &Pattern) -> Vec<Match> {
         if pattern.is_exact() {
-            return self.topics.find(pattern.as_str()).into_iter().collect();
+            let here = self.topics.find(pattern.as_str()).map(Match::Here);
+            return here.or_else(|| self.directory.find(pattern.as_str()).map(Match::Elsewhere)).into_iter().collect();
         }
-        self.topics.iter().filter(|(_, topic)| pattern.matches(&topic.name)).map(|(at, _)| at).collect()
+        let here = self.topics.iter().filter(|(_, topic)| topic.is_at_home() && pattern.matches(&topic.name));
+        let here = here.map(|(at, _)| Match::Here(at));
+        here.chain(self.directory.matching(pattern).map(Match::Elsewhere)).collect()
     }
 
     /// The connection's earliest subscription that matches a topic.

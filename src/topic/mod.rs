@@ -18,12 +18,14 @@ mod pattern;
 mod pattern_index;
 mod record;
 mod registry;
+mod replica;
 mod retention;
 mod run;
 mod segment;
 mod sequences;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 pub use class::TopicClass;
 pub use cursor::Cursor;
@@ -33,9 +35,10 @@ pub use patch::{Ask, Counts, Filter, Patch, PressureWindows};
 pub use pattern::Pattern;
 pub use pattern_index::PatternIndex;
 pub use record::{NewRecord, RecordError};
-pub use registry::{Registry, Topic, TopicIndex, TopicsFull};
+pub use registry::{Attachment, Homes, Registry, Topic, TopicIndex, TopicsFull};
 pub use retention::Evicted;
-pub use sequences::{SequenceCheck, Sequences, SessionId};
+pub use sequences::{Knowledge, SequenceCheck, Sequences, SessionId};
+pub use transfer::{ReplicaCursor, Transfer};
 
 /// How much a record matters when not everything can be sent in time. Ordered: `Low < Normal < High < Critical`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

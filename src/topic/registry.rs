@@ -1,11 +1,12 @@
 //! The topics of a shard, by name and by index.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::{Log, LogSettings, TopicClass, TopicName};
 use crate::clock::Moment;
-use crate::ids::{ClassId, Epoch, TopicId};
+use crate::ids::{ClassId, Epoch, ShardId, TopicId};
 use crate::limits::Limits;
 
 /// A topic.
@@ -21,11 +22,53 @@ pub struct Topic {
     pub class: ClassId,
     /// When it came into being.
     pub created: Moment,
-    /// Its records.
+    /// Its records: at home the log itself, elsewhere a replica.
     pub log: Log,
+    /// The attachment to another shard that it follows; `None`: this shard is its home.
+    pub follows: Option<Attachment>,
+}
+
+/// A replica's tie to its topic's home. Messages of an earlier one are ignored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Where the log lives.
+    pub home: ShardId,
+    /// Counts the shard's attachments.
+    pub generation: u32,
+}
+
+/// Which shard is the home of which topic: a hash of the name, keyed so that clients cannot choose a shard by the names they make up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Homes {
+    /// How many shards there are.
+    pub shards: u16,
+    /// The same for all of them.
+    pub seed: u64,
+}
+
+impl Homes {
+    /// One shard is the home of everything.
+    pub const ONE: Self = Self { shards: 1, seed: 0 };
+
+    /// The home of a topic.
+    #[must_use]
+    pub fn home_of(&self, name: &str) -> ShardId {
+        if self.shards == 1 {
+            return ShardId(0);
+        }
+        let mut hasher = DefaultHasher::new();
+        (self.seed, name).hash(&mut hasher);
+        ShardId((hasher.finish() % u64::from(self.shards)) as u16)
+    }
 }
 
 impl Topic {
+    /// Whether this shard gives its offsets.
+    #[must_use]
+    pub fn is_at_home(&self) -> bool {
+        self.follows.is_none()
+    }
+
     /// True if it holds neither keys nor events: without subscribers it may be forgotten after its class's `linger`.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -62,8 +105,11 @@ pub struct Registry {
     slots: Vec<Option<Topic>>,
     free: Vec<TopicIndex>,
     names: HashMap<TopicName, TopicIndex>,
-    /// Never used again, so it only counts up.
+    ids: HashMap<TopicId, TopicIndex>,
+    at_home: usize,
+    /// Never used again, so it only counts up: by the number of shards, so that each home has ids of its own.
     next_id: u32,
+    id_step: u32,
     epochs: SplitMix,
 }
 
@@ -72,7 +118,13 @@ impl Registry {
     ///
     /// A catch-all class is appended if the last of `classes` is none.
     #[must_use]
-    pub fn new(mut classes: Vec<TopicClass>, limits: &Limits, seed: u64) -> Self {
+    pub fn new(classes: Vec<TopicClass>, limits: &Limits, seed: u64) -> Self {
+        Self::of_shard(classes, limits, seed, ShardId(0), 1)
+    }
+
+    /// As [`Registry::new`], for one shard of several: the ids of its topics differ from those of the others.
+    #[must_use]
+    pub fn of_shard(mut classes: Vec<TopicClass>, limits: &Limits, seed: u64, shard: ShardId, shards: u16) -> Self {
         if classes.last().is_none_or(|last| last.pattern != super::Pattern::everything()) {
             classes.push(TopicClass::catch_all());
         }
@@ -82,7 +134,10 @@ impl Registry {
             slots: Vec::new(),
             free: Vec::new(),
             names: HashMap::new(),
-            next_id: 1,
+            ids: HashMap::new(),
+            at_home: 0,
+            next_id: u32::from(shard.0) + 1,
+            id_step: u32::from(shards),
             epochs: SplitMix(seed),
         }
     }
@@ -96,9 +151,10 @@ impl Registry {
         if let Some(index) = self.find(name.as_str()) {
             return Ok(index);
         }
-        if self.names.len() >= self.limits.topics || self.next_id == u32::MAX {
+        let next_id = self.next_id.checked_add(self.id_step);
+        let (true, Some(next_id)) = (self.at_home < self.limits.topics, next_id) else {
             return Err(TopicsFull { limit: self.limits.topics });
-        }
+        };
         let class = self.class_of(name);
         let settings = LogSettings::new(self.class(class), &self.limits);
         let topic = Topic {
@@ -108,15 +164,47 @@ impl Registry {
             class,
             created: now,
             log: Log::new(settings),
+            follows: None,
         };
-        self.next_id += 1;
+        self.next_id = next_id;
+        self.at_home += 1;
+        Ok(self.insert(topic))
+    }
+
+    /// A replica of a topic whose home is another shard.
+    ///
+    /// # Panics
+    ///
+    /// If there is a topic of that name.
+    pub fn replicate(
+        &mut self,
+        name: &TopicName,
+        id: TopicId,
+        epoch: Epoch,
+        attachment: Attachment,
+        now: Moment,
+    ) -> TopicIndex {
+        assert!(self.find(name.as_str()).is_none(), "a shard has one replica of a topic");
+        let class = self.class_of(name);
+        let log = Log::replica(LogSettings::new(self.class(class), &self.limits));
+        self.insert(Topic { id, name: name.clone(), epoch, class, created: now, log, follows: Some(attachment) })
+    }
+
+    fn insert(&mut self, topic: Topic) -> TopicIndex {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             TopicIndex(u32::try_from(self.slots.len() - 1).expect("there are no more slots than ids"))
         });
-        self.slots[index.0 as usize] = Some(topic);
-        self.names.insert(name.clone(), index);
-        Ok(index)
+        self.names.insert(topic.name.clone(), index);
+        self.ids.insert(topic.id, index);
+        self.slots[index.at()] = Some(topic);
+        index
+    }
+
+    /// The topic of that id.
+    #[must_use]
+    pub fn find_id(&self, id: TopicId) -> Option<TopicIndex> {
+        self.ids.get(&id).copied()
     }
 
     /// The topic of that name.
@@ -159,6 +247,8 @@ impl Registry {
     pub fn forget(&mut self, index: TopicIndex) -> Topic {
         let topic = self.slots[index.0 as usize].take().expect("a topic is forgotten once");
         self.names.remove(&topic.name);
+        self.ids.remove(&topic.id);
+        self.at_home -= usize::from(topic.is_at_home());
         self.free.push(index);
         topic
     }
@@ -168,16 +258,16 @@ impl Registry {
         (0..).zip(&self.slots).filter_map(|(index, slot)| Some((TopicIndex(index), slot.as_ref()?)))
     }
 
-    /// How many there are.
+    /// How many there are, replicas left out.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.names.len()
+        self.at_home
     }
 
     /// True if there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
+        self.at_home == 0
     }
 
     /// The class of topics of that name: the first whose pattern matches.

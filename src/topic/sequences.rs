@@ -22,6 +22,17 @@ pub enum SequenceCheck {
     },
 }
 
+/// What is remembered of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Knowledge {
+    /// It published nothing with a sequence, or that is forgotten.
+    Nothing,
+    /// Every sequence.
+    Complete,
+    /// Some of its sequences were forgotten for want of room.
+    Incomplete,
+}
+
 /// Remembers sequences while their session lives and some time after, within a limit.
 #[derive(Debug)]
 pub struct Sequences {
@@ -35,6 +46,8 @@ pub struct Sequences {
     /// Sessions that ended, by when they are forgotten.
     ended: BTreeSet<(Moment, SessionId)>,
     evicted: u64,
+    /// See [`Sequences::take_forgotten`].
+    forgotten: Vec<SessionId>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +78,7 @@ impl Sequences {
             sessions: HashMap::new(),
             ended: BTreeSet::new(),
             evicted: 0,
+            forgotten: Vec::new(),
         }
     }
 
@@ -112,10 +126,26 @@ impl Sequences {
         }
     }
 
-    /// True if the sequences that were published under it are all still known, and there are some.
+    /// What is known of the sequences that were published under it.
     #[must_use]
-    pub fn knows(&self, session: SessionId) -> bool {
-        self.sessions.get(&session).is_some_and(|state| !state.is_incomplete)
+    pub fn knowledge(&self, session: SessionId) -> Knowledge {
+        match self.sessions.get(&session) {
+            None => Knowledge::Nothing,
+            Some(state) if state.is_incomplete => Knowledge::Incomplete,
+            Some(_) => Knowledge::Complete,
+        }
+    }
+
+    /// Another shard had to forget what this session published there, so what is known here is not all.
+    pub fn forgotten_elsewhere(&mut self, session: SessionId) {
+        if let Some(state) = self.sessions.get_mut(&session) {
+            state.is_incomplete = true;
+        }
+    }
+
+    /// Sessions that were forgotten whole for want of room since the last call.
+    pub fn take_forgotten(&mut self) -> Vec<SessionId> {
+        std::mem::take(&mut self.forgotten)
     }
 
     /// Forgets sessions whose time after their end is over.
@@ -156,6 +186,7 @@ impl Sequences {
         self.evicted += 1;
         if let Some(&(_, session)) = self.ended.first() {
             self.forget(session);
+            self.forgotten.push(session);
             return;
         }
         let (_, key) = self.by_use.pop_first().expect("each sequence has its last use");
@@ -209,15 +240,15 @@ mod tests {
         sequences.note(ALICE, A, 1, Offset(1));
         sequences.session_ended(ALICE, Moment(1_000));
         sequences.expire(Moment(1_099));
-        assert!(sequences.knows(ALICE));
+        assert_eq!(sequences.knowledge(ALICE), Knowledge::Complete);
         sequences.session_resumed(ALICE);
         assert_eq!(sequences.next_expiry(), Moment::NEVER);
         sequences.expire(Moment(5_000));
-        assert!(sequences.knows(ALICE));
+        assert_eq!(sequences.knowledge(ALICE), Knowledge::Complete);
         sequences.session_ended(ALICE, Moment(6_000));
         assert_eq!(sequences.next_expiry(), Moment(6_100));
         sequences.expire(Moment(6_100));
-        assert!(!sequences.knows(ALICE));
+        assert_eq!(sequences.knowledge(ALICE), Knowledge::Nothing);
         assert!(sequences.is_empty() && sequences.by_use.is_empty() && sequences.ended.is_empty());
         assert_eq!(sequences.check(ALICE, A, 1), SequenceCheck::New);
     }
@@ -230,9 +261,10 @@ mod tests {
         sequences.note(ALICE, A, 2, Offset(3));
         sequences.note(ALICE, B, 1, Offset(4));
         assert_eq!((sequences.len(), sequences.evicted()), (2, 1));
-        assert!(sequences.knows(ALICE) && !sequences.knows(BOB));
+        assert_eq!(sequences.knowledge(ALICE), Knowledge::Complete);
+        assert_ne!(sequences.knowledge(BOB), Knowledge::Complete);
         sequences.note(BOB, B, 1, Offset(5));
-        assert!(!sequences.knows(BOB), "what it published to the first topic is still forgotten");
+        assert_eq!(sequences.knowledge(BOB), Knowledge::Incomplete, "what it published to the first topic is still forgotten");
     }
 
     #[test]
@@ -242,6 +274,7 @@ mod tests {
         sequences.note(BOB, A, 1, Offset(2));
         sequences.session_ended(BOB, Moment(0));
         sequences.note(ALICE, B, 1, Offset(3));
-        assert!(sequences.knows(ALICE) && !sequences.knows(BOB));
+        assert_eq!(sequences.knowledge(ALICE), Knowledge::Complete);
+        assert_ne!(sequences.knowledge(BOB), Knowledge::Complete);
     }
 }

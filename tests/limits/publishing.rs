@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tidegate::config::Shards;
 use tidegate::engine::Engine;
 use tidegate::protocol::wire::{
     Code, Position, Priority, Publish, Record, Subscribe, client_frame::Body, server_frame,
@@ -141,7 +142,11 @@ fn a_topic_keeps_events_for_so_long() {
 
 #[test]
 fn so_many_sequences_are_remembered() {
-    let engine = strict(|limits| limits.sequences = 2);
+    // The limit is each shard's.
+    let engine = engine(|config| {
+        config.shards = Shards::Count(1);
+        config.limits.sequences = 2;
+    });
     let mut client = Client::hello(engine.local_addr());
     let publish = |topic: &str| Publish { topic: topic.into(), records: vec![event("e")], sequence: 1, replace: false };
     client.publish(publish("a"));

@@ -1,5 +1,6 @@
 //! Random scenarios: limits, faults and clients from one seed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,8 +11,8 @@ use tidegate::kernel::{Faults, SimulationConfig};
 use tidegate::limits::Limits;
 use tidegate::protocol::http::Endpoint;
 use tidegate::protocol::wire::{self, client_frame};
-use tidegate::shard::Settings;
-use tidegate::topic::{Pattern, Priority, TopicClass};
+use tidegate::shard::{Admission, Settings};
+use tidegate::topic::{Homes, Pattern, Priority, TopicClass};
 
 use crate::client::{Client, Pace, Wanted, masked};
 use crate::explain::Options;
@@ -76,6 +77,8 @@ pub fn settings(random: &mut SmallRng) -> Settings {
         endpoint: Endpoint::Tidegate,
         allowed_origins: None,
         trusted: Vec::new(),
+        homes: Homes::ONE,
+        admission: Arc::new(Admission::new(1)),
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use tidegate::kernel::{Completion, Held, Kernel, KernelCounters, Received, Simulation, SocketId, TcpInfo, Wait};
+use tidegate::kernel::{Completion, Handed, Held, Kernel, KernelCounters, Received, Simulation, SocketId, TcpInfo, Wait};
 
 /// One send: what was handed over, and what the socket took of it.
 #[derive(Debug)]
@@ -115,6 +115,18 @@ impl Kernel for Tap {
         }
         self.reported += u64::from(!matches!(completion, None | Some(Completion::Short { .. })));
         completion
+    }
+
+    fn ring(&mut self, peer: u16) {
+        self.simulation.ring(peer);
+    }
+
+    fn hand_over(&mut self, socket: SocketId) -> Option<Handed> {
+        self.simulation.hand_over(socket)
+    }
+
+    fn adopt(&mut self, handed: Handed) -> Option<SocketId> {
+        self.simulation.adopt(handed)
     }
 
     fn held(&self) -> Held {

@@ -1,0 +1,17 @@
+//! Another shard as a subscriber of a topic, at the topic's home: the cursor of its replica.
+
+use crate::ids::ShardId;
+use crate::topic::ReplicaCursor;
+
+/// One shard that keeps a replica of the topic.
+#[derive(Debug)]
+pub struct Follower {
+    /// Which shard.
+    pub shard: ShardId,
+    /// Which of its attachments; it ignores what is meant for an earlier one.
+    pub generation: u32,
+    /// Where its replica has been brought to.
+    pub cursor: ReplicaCursor,
+    /// Whether it has subscribers by exact name, which keep the topic alive.
+    pub is_wanted: bool,
+}

@@ -1,0 +1,222 @@
+//! The ways between shards: for each ordered pair one bounded lock-free channel, and for each shard a doorbell.
+//!
+//! ```text
+//!   shard a                                                     shard b
+//!   push ─▶ this turn's batch ─ send ─▶ [ channel a → b ] ─▶ drain ─▶ messages, in order
+//!               │  (no room: it waits, and goes first)              ▲
+//!               └─ announce ─▶ [ doorbell of b ] ─ ring, if b sleeps┘
+//! ```
+//!
+//! A turn's messages for one shard travel as one batch. Nothing here knows what the messages are, and nothing grows without a
+//! bound: patches are pushed only where [`Endpoint::admits_patch`] says so, and whoever causes other messages pauses while
+//! [`Endpoint::is_backed_up`].
+
+#![forbid(unsafe_code)]
+
+mod doorbell;
+#[cfg(test)]
+mod tests;
+
+/// What the doorbell is made of; a test that explores every interleaving puts its own in this place.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+}
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use crate::ids::ShardId;
+use doorbell::Doorbell;
+
+/// How much may be on the way between two shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MeshLimits {
+    /// Batches in one channel; patches fill at most half of them.
+    pub batches: usize,
+    /// Bytes of patches that were pushed and not yet taken out.
+    pub patch_bytes: usize,
+}
+
+impl MeshLimits {
+    /// Those of an engine with so many shards: channels grow with the square of their number, so each gets shorter.
+    #[must_use]
+    pub fn for_shards(shards: u16) -> Self {
+        Self { batches: (1_024 / usize::from(shards.max(1))).max(16), patch_bytes: 4 * 1024 * 1024 }
+    }
+}
+
+/// The messages of one turn for one shard.
+#[derive(Debug)]
+struct Batch<T> {
+    messages: Vec<T>,
+    patch_bytes: usize,
+}
+
+/// The way to another shard.
+#[derive(Debug)]
+struct Outgoing<T> {
+    /// This turn's.
+    batch: Batch<T>,
+    /// Earlier turns' that found no room.
+    left_over: VecDeque<Batch<T>>,
+    channel: Sender<Batch<T>>,
+    /// Bytes of patches that were pushed and not taken out at the other end.
+    patch_bytes: Arc<AtomicUsize>,
+}
+
+/// The way from another shard.
+#[derive(Debug)]
+struct Incoming<T> {
+    channel: Receiver<Batch<T>>,
+    patch_bytes: Arc<AtomicUsize>,
+}
+
+/// One shard's ends of all its ways.
+#[derive(Debug)]
+pub struct Endpoint<T> {
+    shard: ShardId,
+    limits: MeshLimits,
+    doorbells: Arc<[Doorbell]>,
+    /// By shard; none to itself.
+    outgoing: Vec<Option<Outgoing<T>>>,
+    incoming: Vec<Option<Incoming<T>>>,
+}
+
+/// The ways between so many shards: one endpoint for each, in order.
+#[must_use]
+pub fn connect<T>(shards: u16, limits: MeshLimits) -> Vec<Endpoint<T>> {
+    let count = usize::from(shards);
+    let doorbells: Arc<[Doorbell]> = (0..count).map(|_| Doorbell::new(count)).collect();
+    let mut endpoints: Vec<_> = (0..shards)
+        .map(|shard| Endpoint {
+            shard: ShardId(shard),
+            limits,
+            doorbells: doorbells.clone(),
+            outgoing: (0..count).map(|_| None).collect(),
+            incoming: (0..count).map(|_| None).collect(),
+        })
+        .collect();
+    for from in 0..count {
+        for to in (0..count).filter(|to| *to != from) {
+            let (sender, receiver) = bounded(limits.batches);
+            let patch_bytes = Arc::new(AtomicUsize::new(0));
+            endpoints[from].outgoing[to] = Some(Outgoing {
+                batch: Batch { messages: Vec::new(), patch_bytes: 0 },
+                left_over: VecDeque::new(),
+                channel: sender,
+                patch_bytes: patch_bytes.clone(),
+            });
+            endpoints[to].incoming[from] = Some(Incoming { channel: receiver, patch_bytes });
+        }
+    }
+    endpoints
+}
+
+impl<T> Endpoint<T> {
+    /// Whose it is.
+    #[must_use]
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// How many shards there are, this one among them.
+    #[must_use]
+    pub fn shard_count(&self) -> u16 {
+        u16::try_from(self.doorbells.len()).expect("connect was asked for as many")
+    }
+
+    /// Puts a message into this turn's batch for another shard. `patch_bytes`: what it weighs if it is a patch, else 0.
+    ///
+    /// # Panics
+    /// If `to` is this shard.
+    pub fn push(&mut self, to: ShardId, message: T, patch_bytes: usize) {
+        let way = self.outgoing[usize::from(to.0)].as_mut().expect("a shard says nothing to itself");
+        way.batch.messages.push(message);
+        way.batch.patch_bytes += patch_bytes;
+        way.patch_bytes.fetch_add(patch_bytes, Ordering::Relaxed);
+    }
+
+    /// Whether a patch for another shard finds room: half of the channel's, and [`MeshLimits::patch_bytes`] on the way.
+    #[must_use]
+    pub fn admits_patch(&self, to: ShardId) -> bool {
+        self.outgoing[usize::from(to.0)].as_ref().is_some_and(|way| {
+            way.left_over.is_empty()
+                && way.channel.len() < self.limits.batches / 2
+                && way.patch_bytes.load(Ordering::Relaxed) < self.limits.patch_bytes
+        })
+    }
+
+    /// Whether an earlier turn's messages for another shard found no room: whoever causes more of them must pause.
+    #[must_use]
+    pub fn is_backed_up(&self, to: ShardId) -> bool {
+        self.outgoing[usize::from(to.0)].as_ref().is_some_and(|way| !way.left_over.is_empty())
+    }
+
+    /// Whether anything waits to be sent.
+    #[must_use]
+    pub fn has_outgoing(&self) -> bool {
+        self.outgoing.iter().flatten().any(|way| !way.left_over.is_empty() || !way.batch.messages.is_empty())
+    }
+
+    /// Hands this turn's batches over, behind those that are left over; `ring` wakes those who sleep. What is for a shard that
+    /// has ended is dropped.
+    pub fn send(&mut self, mut ring: impl FnMut(ShardId)) {
+        let me = usize::from(self.shard.0);
+        for (to, way) in self.outgoing.iter_mut().enumerate() {
+            if way.as_mut().is_some_and(Outgoing::send) && self.doorbells[to].announce(me) {
+                ring(ShardId(u16::try_from(to).expect("connect was asked for as many")));
+            }
+        }
+    }
+
+    /// Takes out everything that came, in the order of each sender.
+    pub fn drain(&mut self, into: &mut Vec<(ShardId, T)>) {
+        let incoming = &self.incoming;
+        self.doorbells[usize::from(self.shard.0)].take_senders(|from| {
+            let Some(way) = &incoming[from] else { return };
+            let sender = ShardId(u16::try_from(from).expect("connect was asked for as many"));
+            while let Ok(batch) = way.channel.try_recv() {
+                way.patch_bytes.fetch_sub(batch.patch_bytes, Ordering::Relaxed);
+                into.extend(batch.messages.into_iter().map(|message| (sender, message)));
+            }
+        });
+    }
+
+    /// Before sleeping. True: whoever sends something from now on rings. False: something came already.
+    #[must_use]
+    pub fn try_sleep(&self) -> bool {
+        self.doorbells.len() == 1 || self.doorbells[usize::from(self.shard.0)].try_sleep()
+    }
+
+    /// After sleeping: nobody needs to ring.
+    pub fn wake_up(&self) {
+        self.doorbells[usize::from(self.shard.0)].wake_up();
+    }
+}
+
+impl<T> Outgoing<T> {
+    /// Sends what finds room. True if something did.
+    fn send(&mut self) -> bool {
+        if !self.batch.messages.is_empty() {
+            let empty = Batch { messages: Vec::new(), patch_bytes: 0 };
+            self.left_over.push_back(std::mem::replace(&mut self.batch, empty));
+        }
+        let mut is_sent = false;
+        while let Some(batch) = self.left_over.pop_front() {
+            match self.channel.try_send(batch) {
+                Ok(()) => is_sent = true,
+                Err(TrySendError::Full(batch)) => {
+                    self.left_over.push_front(batch);
+                    break;
+                }
+                Err(TrySendError::Disconnected(batch)) => {
+                    self.patch_bytes.fetch_sub(batch.patch_bytes, Ordering::Relaxed);
+                }
+            }
+        }
+        is_sent
+    }
+}

@@ -1,0 +1,145 @@
+//! At a topic's home: the other shards, each of which is kept at the head like a subscriber.
+//!
+//! A follower that finds room on the way to its shard is sent the turn's shared frame; one that does not waits as a cursor, and what
+//! it is sent then is merged.
+
+use crate::fanout::Follower;
+use crate::ids::{ShardId, TopicId};
+use crate::limits::TRANSFER_BYTES;
+use crate::shard::core::{Core, Fence};
+use crate::shard::message::ShardMessage;
+use crate::topic::TopicIndex;
+
+impl Core {
+    /// The other shards.
+    pub(super) fn others(&self) -> impl Iterator<Item = ShardId> + use<> {
+        let me = self.shard;
+        (0..self.mesh.shard_count()).map(ShardId).filter(move |shard| *shard != me)
+    }
+
+    /// Says something to every other shard.
+    pub(super) fn tell_others(&mut self, message: impl Fn() -> ShardMessage) {
+        for other in self.others() {
+            self.mesh.push(other, message(), 0);
+        }
+    }
+
+    /// A topic came into being here.
+    pub(super) fn tell_created(&mut self, topic: TopicIndex) {
+        let topic = self.topics.topic(topic);
+        let (name, id, epoch) = (topic.name.clone(), topic.id, topic.epoch);
+        self.tell_others(|| ShardMessage::Created { name: name.clone(), id, epoch });
+    }
+
+    /// Another shard has subscribers. A topic that is not known was forgotten, and the shard is about to hear of it.
+    pub(super) fn attach_follower(&mut self, shard: ShardId, id: TopicId, generation: u32) {
+        let Some(topic) = self.topics.find_id(id) else { return };
+        let cursor = self.topics.topic(topic).log.start_replica();
+        let channel = &mut self.channels[topic.at()];
+        channel.followers.retain(|follower| follower.shard != shard);
+        channel.followers.push(Follower { shard, generation, cursor, is_wanted: false });
+        self.note_lag(topic);
+    }
+
+    /// It has had none for a while.
+    pub(super) fn detach_follower(&mut self, shard: ShardId, id: TopicId, generation: u32) {
+        let Some(topic) = self.topics.find_id(id) else { return };
+        let is_meant = |follower: &Follower| follower.shard == shard && follower.generation == generation;
+        self.channels[topic.at()].followers.retain(|follower| !is_meant(follower));
+        self.look_after_idle_topic(topic);
+    }
+
+    /// Whether it has subscribers that keep the topic alive.
+    pub(super) fn follower_wants(&mut self, shard: ShardId, id: TopicId, generation: u32, is_wanted: bool) {
+        let Some(topic) = self.topics.find_id(id) else { return };
+        for follower in &mut self.channels[topic.at()].followers {
+            if follower.shard == shard && follower.generation == generation {
+                follower.is_wanted = is_wanted;
+            }
+        }
+        self.look_after_idle_topic(topic);
+    }
+
+    /// Has the next flush look at the topic's followers.
+    fn note_lag(&mut self, topic: TopicIndex) {
+        let channel = &mut self.channels[topic.at()];
+        if !channel.is_lagging {
+            channel.is_lagging = true;
+            self.lagging.push(topic);
+        }
+    }
+
+    /// Sends followers that waited for room what is due to them.
+    pub(super) fn serve_followers(&mut self) {
+        for topic in std::mem::take(&mut self.lagging) {
+            if self.topics.contains(topic) && std::mem::take(&mut self.channels[topic.at()].is_lagging) {
+                self.offer_to_followers(topic);
+            }
+        }
+    }
+
+    /// Moves the topic's followers towards the head, as far as there is room on the way to each.
+    pub(super) fn offer_to_followers(&mut self, topic: TopicIndex) {
+        for at in 0..self.channels[topic.at()].followers.len() {
+            let follower = &self.channels[topic.at()].followers[at];
+            let (shard, generation) = (follower.shard, follower.generation);
+            if !self.topics.topic(topic).log.is_behind(&follower.cursor) {
+                continue;
+            }
+            if !self.mesh.admits_patch(shard) {
+                self.counters.mesh_full += 1;
+                self.note_lag(topic);
+                continue;
+            }
+            // Taken out while the log makes the transfer.
+            let follower = self.channels[topic.at()].followers.swap_remove(at);
+            let from = follower.cursor.offset();
+            let head = self.topics.topic(topic).log.head();
+            let is_at_previous_head = from < head && from >= self.channels[topic.at()].flushed;
+            let shared = is_at_previous_head
+                .then(|| self.shared(topic, from))
+                .filter(|patch| !self.outbox.patches[*patch as usize].patch.more);
+            let shared_patch = shared.map(|patch| &self.outbox.patches[patch as usize].patch);
+            self.encoded.push(topic);
+            let (now, wall) = (self.now, self.wall);
+            let made = self.topics.topic_mut(topic);
+            let (transfer, cursor) = made.log.transfer(made.id, &follower.cursor, shared_patch, now, wall, TRANSFER_BYTES);
+            let (id, weight) = (made.id, transfer.weight());
+            let is_behind = made.log.is_behind(&cursor);
+            self.counters.transfers += 1;
+            let transfer = Box::new(transfer);
+            self.mesh.push(shard, ShardMessage::Transfer { topic: id, generation, transfer }, weight);
+            let followers = &mut self.channels[topic.at()].followers;
+            followers.push(Follower { cursor, ..follower });
+            let last = followers.len() - 1;
+            followers.swap(at, last);
+            if is_behind {
+                self.note_lag(topic);
+            }
+        }
+    }
+
+    /// A shard wants to know that it has heard everything up to now.
+    pub(super) fn fence(&mut self, shard: ShardId, question: u64, topic: Option<TopicId>) {
+        self.fences.push(Fence { shard, question, topic });
+    }
+
+    /// Answers the fences whose shard has been sent everything, behind it.
+    pub(super) fn answer_fences(&mut self) {
+        for fence in std::mem::take(&mut self.fences) {
+            let topic = fence.topic.and_then(|id| self.topics.find_id(id));
+            let lags = topic.is_some_and(|topic| {
+                // What the log let go since the last transfer: nobody is to find it at the replica.
+                self.offer_to_followers(topic);
+                let head = self.topics.topic(topic).log.head();
+                let mut followers = self.channels[topic.at()].followers.iter();
+                followers.any(|follower| follower.shard == fence.shard && follower.cursor.offset() < head)
+            });
+            if lags {
+                self.fences.push(fence);
+            } else {
+                self.mesh.push(fence.shard, ShardMessage::FenceReached { question: fence.question }, 0);
+            }
+        }
+    }
+}

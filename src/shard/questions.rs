@@ -1,0 +1,147 @@
+//! What a client asks that other shards must have a say in: its subscriptions, and whose session it is.
+//!
+//! Nothing more is read from the client until the answers are there, so that what it said stays in order.
+
+use crate::kernel::SocketId;
+use crate::session::SessionId;
+use crate::shard::core::Core;
+use crate::shard::message::{Operation, Pending, ShardMessage};
+use crate::topic::{Knowledge, Pattern};
+use crate::ids::ShardId;
+
+impl Core {
+    /// Messages of other shards.
+    pub(super) fn receive_from_shards(&mut self) {
+        let mut arrived = std::mem::take(&mut self.arrived);
+        self.mesh.drain(&mut arrived);
+        for (from, message) in arrived.drain(..) {
+            self.hear(from, message);
+        }
+        self.arrived = arrived;
+    }
+
+    fn hear(&mut self, from: ShardId, message: ShardMessage) {
+        match message {
+            ShardMessage::Publish(publish) => self.publish(*publish),
+            ShardMessage::Published { connection, request, outcome } => self.published(connection, request, outcome),
+            ShardMessage::HoldPublisher(connection) => self.hold_publisher(connection),
+            ShardMessage::ReleasePublisher(connection) => self.release_publisher(connection),
+            ShardMessage::Created { name, id, epoch } => self.created_elsewhere(from, name, id, epoch),
+            ShardMessage::Forgotten(id) => self.forgotten_elsewhere(id),
+            ShardMessage::Attach { topic, generation } => self.attach_follower(from, topic, generation),
+            ShardMessage::Detach { topic, generation } => self.detach_follower(from, topic, generation),
+            ShardMessage::Wanted { topic, generation, is_wanted } => {
+                self.follower_wants(from, topic, generation, is_wanted);
+            }
+            ShardMessage::Transfer { topic, generation, transfer } => self.transferred(topic, generation, *transfer),
+            ShardMessage::Fence { question, topic } => self.fence(from, question, topic),
+            ShardMessage::FenceReached { question } => self.answered(question, Knowledge::Nothing),
+            ShardMessage::Claim { question, session, at } => {
+                let knowledge = self.let_go(session, at);
+                self.mesh.push(from, ShardMessage::Claimed { question, knowledge }, 0);
+            }
+            ShardMessage::Claimed { question, knowledge } => self.answered(question, knowledge),
+            ShardMessage::Connection(handed) => self.handed.push(handed),
+            ShardMessage::SessionEnded { session, at } => self.sequences.session_ended(session.0, at),
+            ShardMessage::SequencesForgotten(session) => self.sequences.forgotten_elsewhere(session.0),
+        }
+    }
+
+    /// Asks the shards that know which topics match. False if none but this one has to be asked.
+    pub(super) fn ask_homes(&mut self, index: u32, pattern: &Pattern, operation: Operation) -> Option<Operation> {
+        let (homes, topic) = if pattern.is_exact() {
+            let home = self.settings.homes.home_of(pattern.as_str());
+            (vec![home], self.directory.find(pattern.as_str()))
+        } else {
+            ((0..self.mesh.shard_count()).map(ShardId).collect(), None)
+        };
+        let homes: Vec<_> = homes.into_iter().filter(|home| *home != self.shard).collect();
+        if homes.is_empty() {
+            return Some(operation);
+        }
+        let question = self.hold(index, homes.len() as u16, operation);
+        for home in homes {
+            self.mesh.push(home, ShardMessage::Fence { question, topic }, 0);
+        }
+        None
+    }
+
+    /// Asks everyone about a session, and has them let it go.
+    pub(super) fn ask_everyone(&mut self, index: u32, session: SessionId, operation: Operation) -> Option<Operation> {
+        let others = self.mesh.shard_count() - 1;
+        if others == 0 {
+            return Some(operation);
+        }
+        let question = self.hold(index, others, operation);
+        let at = self.now;
+        self.tell_others(|| ShardMessage::Claim { question, session, at });
+        None
+    }
+
+    fn hold(&mut self, index: u32, missing: u16, operation: Operation) -> u64 {
+        self.questions += 1;
+        let connection = self.at(index).socket;
+        self.at(index).is_held = true;
+        self.pending.insert(self.questions, Pending { connection, missing, operation });
+        self.questions
+    }
+
+    /// One answer came; with the last one the client's operation goes on.
+    fn answered(&mut self, question: u64, knowledge: Knowledge) {
+        let pending = self.pending.get_mut(&question).expect("each answer is to a question that was asked");
+        pending.operation.add(knowledge);
+        pending.missing -= 1;
+        if pending.missing > 0 {
+            return;
+        }
+        let Pending { connection, operation, .. } = self.pending.remove(&question).expect("it was just there");
+        self.go_on(connection, operation);
+    }
+
+    fn go_on(&mut self, socket: SocketId, operation: Operation) {
+        let Some(connection) = self.connection(socket).filter(|connection| connection.is_open()) else {
+            if let Operation::Hello { session, .. } = operation {
+                self.abandon_session(session);
+            }
+            return;
+        };
+        connection.is_held = false;
+        self.resumable.push(socket);
+        self.perform(socket.index, operation);
+    }
+
+    /// Does what a client asked for, with every answer at hand.
+    pub(super) fn perform(&mut self, index: u32, operation: Operation) {
+        match operation {
+            Operation::Subscribe { request, subscribe } => self.subscribe_now(index, request, &subscribe),
+            Operation::Hello { request, credit_bytes, session, knowledge } => {
+                self.welcome(index, request, credit_bytes, Some(session), knowledge);
+            }
+        }
+    }
+
+    /// A client shows a session: whoever holds it here lets it go. What is known of its sequences?
+    pub(super) fn let_go(&mut self, session: SessionId, at: crate::clock::Moment) -> Knowledge {
+        self.take_over(session);
+        self.sequences.expire(at);
+        let knowledge = self.sequences.knowledge(session.0);
+        if knowledge == Knowledge::Complete {
+            self.sequences.session_resumed(session.0);
+        }
+        knowledge
+    }
+
+    /// Nobody goes on with a session that was claimed: its sequences are kept for their time.
+    pub(super) fn abandon_session(&mut self, session: SessionId) {
+        let at = self.now;
+        self.sequences.session_ended(session.0, at);
+        self.tell_others(|| ShardMessage::SessionEnded { session, at });
+    }
+
+    /// Other homes must not vouch for a session whose sequences are forgotten here.
+    pub(super) fn tell_forgotten_sequences(&mut self) {
+        for session in self.sequences.take_forgotten() {
+            self.tell_others(|| ShardMessage::SequencesForgotten(SessionId(session)));
+        }
+    }
+}
