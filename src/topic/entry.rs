@@ -66,6 +66,45 @@ impl Entry {
         }
     }
 
+    /// An entry from its `Record` message as [`Entry::put`] wrote it, and its offset. Arrival and deadline are left open.
+    pub(super) fn decode(record: &[u8]) -> (Offset, Self) {
+        let mut rest = record;
+        let key = take_field(KEY_TAG, &mut rest);
+        let value = take_field(VALUE_TAG, &mut rest);
+        let is_delete = take_varint(DELETE_TAG, &mut rest).is_some();
+        let priority = take_varint(PRIORITY_TAG, &mut rest).and_then(|number| Priority::from_wire(number as i32));
+        let offset = take_varint(OFFSET_TAG, &mut rest).expect("a record in a patch has its offset");
+        let kind = match (key.is_empty(), is_delete) {
+            (true, _) => Kind::Event,
+            (false, false) => Kind::Value,
+            (false, true) => Kind::Tombstone,
+        };
+        let entry = Self {
+            body: record[..record.len() - rest.len()].into(),
+            arrived: Moment::default(),
+            deadline: Moment::NEVER,
+            term: if kind == Kind::Value { checksum::term(key, value) } else { 0 },
+            key_len: u32::try_from(key.len()).expect("keys are shorter than a message"),
+            kind,
+            priority: priority.expect("a record in a patch has a priority"),
+        };
+        (Offset(offset), entry)
+    }
+
+    /// Stands for an event whose window had passed before it came: it is counted, and never sent.
+    pub(super) fn expired_event() -> Self {
+        Self {
+            body: Box::default(),
+            arrived: Moment::default(),
+            // Before every clock: the home's may have been ahead of this shard's by some microseconds.
+            deadline: Moment(0),
+            term: 0,
+            key_len: 0,
+            kind: Kind::Event,
+            priority: Priority::Low,
+        }
+    }
+
     /// Bytes it keeps on the heap.
     pub(super) fn body_bytes(&self) -> usize {
         self.body.len()
@@ -118,6 +157,24 @@ fn key_start(key_len: u32) -> usize {
 
 fn field_len(bytes: &[u8]) -> usize {
     if bytes.is_empty() { 0 } else { 1 + encoded_len_varint(bytes.len() as u64) + bytes.len() }
+}
+
+/// The field's bytes, if it comes next.
+fn take_field<'a>(tag: u8, rest: &mut &'a [u8]) -> &'a [u8] {
+    let len = take_varint(tag, rest).map_or(0, |len| usize::try_from(len).expect("it is shorter than its record"));
+    let (field, after) = rest.split_at(len);
+    *rest = after;
+    field
+}
+
+/// The number behind `tag`, if that comes next.
+fn take_varint(tag: u8, rest: &mut &[u8]) -> Option<u64> {
+    let (&first, mut after) = rest.split_first()?;
+    (first == tag).then(|| {
+        let number = prost::encoding::decode_varint(&mut after).expect("an entry wrote it");
+        *rest = after;
+        number
+    })
 }
 
 fn put_field(tag: u8, bytes: &[u8], out: &mut Vec<u8>) {

@@ -29,6 +29,15 @@ pub(super) struct Totals {
     pub(super) expired: u64,
 }
 
+/// A piece of that memory, on its way to a replica: what each offset of `(after, to]` was.
+#[derive(Clone, Debug)]
+pub(super) struct Fates {
+    /// Nothing is known of what was before.
+    after: Offset,
+    /// The last offset of each run.
+    runs: Vec<(Offset, Fate)>,
+}
+
 /// The memory of evicted events.
 #[derive(Debug, Default)]
 pub(super) struct Kinds {
@@ -67,18 +76,43 @@ impl Kinds {
     /// Notes that the oldest event, at `offset`, is gone.
     pub(super) fn note(&mut self, offset: Offset, fate: Fate) {
         assert!(offset > self.evicted_to, "events leave oldest first");
-        if offset > self.evicted_to.next() {
-            self.push(self.evicted_to.next(), Fate::Keyed);
-        }
-        self.push(offset, fate);
-        self.totals.add(fate, 1);
-        self.evicted_to = offset;
+        self.note_to(Offset(offset.0 - 1), Fate::Keyed);
+        self.note_to(offset, fate);
     }
 
-    fn push(&mut self, start: Offset, fate: Fate) {
-        if self.runs.back().is_none_or(|last| last.fate != fate) {
-            self.runs.push_back(Run { start, fate, before: self.totals });
+    /// Notes that everything from the last evicted event to `to` had that fate.
+    fn note_to(&mut self, to: Offset, fate: Fate) {
+        if to == self.evicted_to {
+            return;
         }
+        if self.runs.back().is_none_or(|last| last.fate != fate) {
+            self.runs.push_back(Run { start: self.evicted_to.next(), fate, before: self.totals });
+        }
+        self.totals.add(fate, to.since(self.evicted_to));
+        self.evicted_to = to;
+    }
+
+    /// What each offset behind `told` was: up to the last evicted event, or as many runs as `room` bytes hold, one at
+    /// least.
+    pub(super) fn since(&self, told: Offset, room: usize) -> Fates {
+        let after = told.max(self.floor);
+        let mut fates = Fates::none(after);
+        if after < self.evicted_to {
+            let first = self.runs.partition_point(|run| run.start <= after.next()) - 1;
+            let ends = self.runs.range(first + 1..).map(|next| Offset(next.start.0 - 1)).chain([self.evicted_to]);
+            let runs = ends.zip(self.runs.range(first..)).map(|(to, run)| (to, run.fate));
+            fates.runs.extend(runs.take((room / size_of::<(Offset, Fate)>()).max(1)));
+        }
+        fates
+    }
+
+    /// Takes over what the home has noted. Where that does not continue what is known, the memory begins there.
+    pub(super) fn follow(&mut self, fates: Fates) {
+        if fates.after > self.evicted_to {
+            self.runs.clear();
+            (self.evicted_to, self.floor) = (fates.after, fates.after);
+        }
+        fates.runs.into_iter().for_each(|(to, fate)| self.note_to(to, fate));
     }
 
     /// The evicted events in `(from, to]`. `from` is not below the floor.
@@ -114,6 +148,37 @@ impl Kinds {
         }
         if self.runs.capacity() > 64 && self.runs.capacity() > 4 * self.runs.len() {
             self.runs.shrink_to(2 * self.runs.len());
+        }
+    }
+}
+
+impl Fates {
+    /// Nothing new behind `after`.
+    pub(super) fn none(after: Offset) -> Self {
+        Self { after, runs: Vec::new() }
+    }
+
+    /// The last evicted event that is known.
+    pub(super) fn to(&self) -> Offset {
+        self.runs.last().map_or(self.after, |&(to, _)| to)
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.runs.capacity() * size_of::<(Offset, Fate)>()
+    }
+
+    /// Appends what was told later.
+    pub(super) fn join(&mut self, later: Self) {
+        if later.after > self.to() || self.runs.is_empty() {
+            *self = later;
+            return;
+        }
+        assert_eq!(later.after, self.to(), "nothing is told twice");
+        for (to, fate) in later.runs {
+            match self.runs.last_mut() {
+                Some(last) if last.1 == fate => last.0 = to,
+                _ => self.runs.push((to, fate)),
+            }
         }
     }
 }

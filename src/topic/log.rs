@@ -1,12 +1,13 @@
 //! A topic's log: records in order of offset, compacted by key.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::cursor::CatchUp;
 use super::entry::{Entry, Kind};
 use super::key_index::KeyIndex;
 use super::kinds::Kinds;
 use super::record::NewRecord;
+use super::replica::Following;
 use super::run::Runs;
 use super::segment::Segments;
 use super::{Cursor, Priority, TopicClass};
@@ -37,11 +38,17 @@ pub struct Log {
     pub(super) event_bytes: usize,
     pub(super) unflushed_event_bytes: usize,
     pub(super) kinds: Kinds,
-    checksum: u32,
+    pub(super) checksum: u32,
     /// The last offset of each priority.
-    last_of_priority: [Offset; 4],
+    pub(super) last_of_priority: [Offset; 4],
     /// Cleared by everything that changes what is live.
     pub(super) runs: Runs,
+    /// So many windows of standing values began anew. No offset says so to replicas.
+    pub(super) restarts: u64,
+    /// The live values among them, with the number of the last time.
+    pub(super) restarted: BTreeMap<Offset, u64>,
+    /// Of a replica.
+    pub(super) following: Option<Box<Following>>,
 }
 
 /// What a log is allowed to keep.
@@ -131,6 +138,9 @@ impl Log {
             checksum: 0,
             last_of_priority: [Offset::ZERO; 4],
             runs: Runs::default(),
+            restarts: 0,
+            restarted: BTreeMap::new(),
+            following: None,
         }
     }
 
@@ -141,6 +151,7 @@ impl Log {
     ///
     /// Why nothing was applied.
     pub fn apply(&mut self, records: Vec<NewRecord>, replace: bool, now: Moment) -> Result<Applied, ApplyError> {
+        assert!(self.following.is_none(), "only the home appends");
         let before = self.head;
         if replace {
             self.replace(&records, now)?;
@@ -238,37 +249,14 @@ impl Log {
         self.head = offset;
         self.head_arrived = now;
         self.last_of_priority[record.priority.index()] = offset;
-        self.runs.clear();
         let kind = match (record.is_event(), record.is_delete) {
             (true, _) => Kind::Event,
             (false, false) => Kind::Value,
             (false, true) => Kind::Tombstone,
         };
-        if kind == Kind::Event {
-            let bytes = self.insert(kind, record, offset, now);
-            self.events.push_back(offset);
-            self.event_bytes += bytes;
-            self.unflushed_event_bytes += bytes;
-            return;
+        if kind == Kind::Tombstone && self.value_of(&record.key).is_none() {
+            return; // The offset is given, and nothing of it stays.
         }
-        let hash = self.keys.hash(&record.key);
-        let old = self.keys.find(hash, &record.key, &self.records);
-        if kind == Kind::Tombstone && old.is_none_or(|old| self.tombstones.contains(&old)) {
-            return; // The key is absent: the offset is given, and nothing of it stays.
-        }
-        if let Some(old) = old {
-            self.supersede(old);
-        }
-        self.keys.set(hash, old, offset);
-        self.insert(kind, record, offset, now);
-        match kind {
-            Kind::Value => self.live_keys += 1,
-            _ => _ = self.tombstones.insert(offset),
-        }
-    }
-
-    /// Returns the encoded bytes.
-    fn insert(&mut self, kind: Kind, record: &NewRecord, offset: Offset, now: Moment) -> usize {
         let mut entry = Entry::new(kind, &record.key, &record.value, record.priority, offset);
         entry.arrived = now;
         let is_for_ever = kind == Kind::Tombstone || (kind == Kind::Event && record.priority == Priority::Critical);
@@ -278,10 +266,30 @@ impl Log {
                 self.key_deadlines.insert((entry.deadline, offset));
             }
         }
+        self.place(offset, entry);
+    }
+
+    /// Puts a live record behind all others, and takes out what it supersedes.
+    pub(super) fn place(&mut self, offset: Offset, entry: Entry) {
+        self.runs.clear();
         self.checksum = self.checksum.wrapping_add(entry.term);
-        let bytes = entry.body_bytes();
+        if entry.kind == Kind::Event {
+            self.events.push_back(offset);
+            self.event_bytes += entry.body_bytes();
+            self.unflushed_event_bytes += entry.body_bytes();
+        } else {
+            let hash = self.keys.hash(entry.key());
+            let old = self.keys.find(hash, entry.key(), &self.records);
+            if let Some(old) = old {
+                self.supersede(old);
+            }
+            self.keys.set(hash, old, offset);
+            match entry.kind {
+                Kind::Value => self.live_keys += 1,
+                _ => _ = self.tombstones.insert(offset),
+            }
+        }
         self.records.push(offset, entry);
-        bytes
     }
 
     /// Takes the old record of a key out.
@@ -290,6 +298,7 @@ impl Log {
         self.checksum = self.checksum.wrapping_sub(entry.term);
         if entry.kind == Kind::Value {
             self.live_keys -= 1;
+            self.restarted.remove(&old);
             if entry.deadline != Moment::NEVER {
                 self.key_deadlines.remove(&(entry.deadline, old));
             }
@@ -300,11 +309,16 @@ impl Log {
 
     fn restart_window(&mut self, offset: Offset, deadline: Moment) {
         let entry = self.records.get_mut(offset).expect("only live values are passed");
+        if entry.deadline == deadline {
+            return;
+        }
         self.key_deadlines.remove(&(entry.deadline, offset));
         entry.deadline = deadline;
         if deadline != Moment::NEVER {
             self.key_deadlines.insert((deadline, offset));
         }
+        self.restarts += 1;
+        self.restarted.insert(offset, self.restarts);
         self.runs.clear();
     }
 
@@ -404,6 +418,8 @@ impl Log {
             + self.events.capacity() * size_of::<Offset>()
             + self.tombstones.len() * size_of::<Offset>()
             + self.key_deadlines.len() * size_of::<(Moment, Offset)>()
+            + self.restarted.len() * size_of::<(Offset, u64)>()
+            + self.following.as_ref().map_or(0, |following| following.memory_bytes())
     }
 
     fn values(&self) -> impl Iterator<Item = (Offset, &Entry)> {

@@ -18,12 +18,14 @@ mod pattern;
 mod pattern_index;
 mod record;
 mod registry;
+mod replica;
 mod retention;
 mod run;
 mod segment;
 mod sequences;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 pub use class::TopicClass;
 pub use cursor::Cursor;
@@ -36,6 +38,7 @@ pub use record::{NewRecord, RecordError};
 pub use registry::{Registry, Topic, TopicIndex, TopicsFull};
 pub use retention::Evicted;
 pub use sequences::{SequenceCheck, Sequences, SessionId};
+pub use transfer::{ReplicaCursor, Transfer};
 
 /// How much a record matters when not everything can be sent in time. Ordered: `Low < Normal < High < Critical`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

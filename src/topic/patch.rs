@@ -166,6 +166,29 @@ impl Log {
         self.assemble(topic, cursor, ask, &selected, &ahead, more)
     }
 
+    /// The patch of a replica at `from`: as many of the next records as fit the room, tombstones among them however old they
+    /// are.
+    pub(super) fn patch_for_replica(
+        &mut self,
+        topic: TopicId,
+        from: Offset,
+        now: Moment,
+        wall: WallEpoch,
+        room: usize,
+    ) -> Patch {
+        let mut cursor = Cursor::at(from);
+        if !self.is_valid(&cursor) {
+            // Its counts mean nothing, and nobody reads them.
+            let never_due = self.kinds.evicted_to();
+            cursor.catch_up = Some(Box::new(CatchUp { never_due, ..CatchUp::default() }));
+        }
+        self.runs.set_moment(now);
+        let ask = Ask::plain(now, wall, room);
+        let selected = self.select(&cursor, &ask, room.saturating_sub(self.head_len_bound(topic, &cursor)));
+        let more = selected.to < self.head;
+        self.assemble(topic, &cursor, &ask, &selected, &Selection::empty(selected.to), more)
+    }
+
     /// Takes records in order until `limit` bytes are full; one goes anyway.
     fn select(&mut self, cursor: &Cursor, ask: &Ask<'_>, limit: usize) -> Selection {
         let mut selection = Selection::empty(cursor.offset);
@@ -361,7 +384,7 @@ impl Filter {
     }
 }
 
-const SERVER_FRAME_PATCH_TAG: u8 = 6 << 3 | 2;
+pub(super) const SERVER_FRAME_PATCH_TAG: u8 = 6 << 3 | 2;
 
 /// The fields of a `Patch` before its records.
 struct Head {

@@ -21,10 +21,15 @@ impl Log {
     /// Evicts what is beyond the class's limits. Run it after the flush, so that whoever is at the head has had its
     /// chance. `lowest` is the least [`Cursor::needs`](super::Cursor::needs) of the connected subscribers that are
     /// catching up.
+    ///
+    /// A replica lets go what its home has, and counts nothing: that was done there.
     pub fn retain(&mut self, now: Moment, lowest: Option<Offset>) -> Evicted {
         let mut evicted = Evicted::default();
-        while let Some(fate) = self.oldest_event_fate(now) {
-            self.evict_oldest(fate);
+        let is_replica = self.following.is_some();
+        self.let_go();
+        while !is_replica && let Some(fate) = self.oldest_event_fate(now) {
+            let offset = self.take_oldest_event();
+            self.kinds.note(offset, fate);
             match fate {
                 Fate::Overrun => evicted.overrun += 1,
                 Fate::Lost => evicted.lost += 1,
@@ -33,7 +38,7 @@ impl Log {
             }
         }
         self.kinds.trim(self.settings.kind_runs, lowest);
-        while self.tombstone_count() > self.key_count() + self.settings.tombstones_beyond_keys {
+        while !is_replica && self.tombstone_count() > self.key_count() + self.settings.tombstones_beyond_keys {
             let oldest = *self.tombstones.first().expect("there are more than of the keys");
             self.forget_tombstone(oldest);
         }
@@ -46,6 +51,9 @@ impl Log {
     /// When [`Log::retain`] has something to do next if nothing is appended; `NEVER` without events.
     #[must_use]
     pub fn next_retention(&self) -> Moment {
+        if self.following.is_some() {
+            return if self.has_pending() { Moment::default() } else { Moment::NEVER };
+        }
         self.oldest_event()
             .map_or(Moment::NEVER, |(arrived, deadline, _)| deadline.min(arrived + self.settings.event_age))
     }
@@ -67,12 +75,12 @@ impl Log {
         Some((entry.arrived, entry.deadline, entry.priority))
     }
 
-    fn evict_oldest(&mut self, fate: Fate) {
+    pub(super) fn take_oldest_event(&mut self) -> Offset {
         let offset = self.events.pop_front().expect("the caller looked at it");
         let entry = self.records.remove(offset).expect("the queue holds live events");
         self.event_bytes -= entry.body_bytes();
-        self.kinds.note(offset, fate);
         self.runs.clear();
+        offset
     }
 
     /// Bytes of events appended since the last [`Log::mark_flushed`]; above

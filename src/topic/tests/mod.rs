@@ -4,6 +4,7 @@ mod catching_up;
 mod fine_print;
 mod model;
 mod random;
+mod replica;
 
 use bytes::Bytes;
 use prost::Message;
