@@ -208,3 +208,14 @@ fn a_state_that_is_not_the_homes_is_refused() {
     transfer.patch.frame = frame.into();
     pair.replica.follow(transfer);
 }
+
+#[test]
+fn an_event_that_expired_on_the_way_is_expired_for_a_clock_that_is_a_little_behind() {
+    let mut pair = Pair::new(settings());
+    pair.send_all(ms(0));
+    put(&mut pair.home, windowed(record("", "late"), 10), ms(0));
+    pair.send_all(ms(10));
+    let patch = read(&mut pair.replica, &Cursor::at(Offset::ZERO), ms(9));
+    assert_eq!((patch.counts.records, patch.counts.expired), (0, 1));
+    assert_eq!(decoded(&patch).records.len(), 0);
+}
