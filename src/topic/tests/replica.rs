@@ -219,3 +219,21 @@ fn an_event_that_expired_on_the_way_is_expired_for_a_clock_that_is_a_little_behi
     assert_eq!((patch.counts.records, patch.counts.expired), (0, 1));
     assert_eq!(decoded(&patch).records.len(), 0);
 }
+
+#[test]
+fn a_lagging_replica_stays_where_it_was_until_the_last_chunk_and_holds_the_others_as_memory() {
+    let mut pair = Pair::new(settings());
+    put(&mut pair.home, record("key00", "old"), ms(0));
+    pair.send_all(ms(0));
+    for key in 0..100 {
+        put(&mut pair.home, record(&format!("key{key:02}"), &"x".repeat(1_000)), ms(0));
+    }
+    let mut chunks = 1;
+    while pair.send(ms(0), 10_000) {
+        assert_eq!((pair.replica.head(), pair.replica.key_count()), (Offset(1), 1));
+        assert!(pair.replica.memory_bytes() > chunks * 9_000, "what is held is counted");
+        chunks += 1;
+    }
+    assert!(chunks >= 10);
+    assert_eq!((pair.replica.head(), pair.replica.checksum()), (pair.home.head(), pair.home.checksum()));
+}
