@@ -1,7 +1,8 @@
 //! Topics: names and patterns, the log and its patches, the registry, the memory of sequences.
 //!
 //! A topic is a [`Log`]; a subscriber is a [`Cursor`] into it; [`Log::patch`] moves a cursor towards the head and returns
-//! the bytes that say so.
+//! the bytes that say so. On other shards than its home a topic is a replica of that log: [`Log::transfer`] says what moves it
+//! on, [`Log::follow`] does it.
 
 #![forbid(unsafe_code)]
 

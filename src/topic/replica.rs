@@ -20,6 +20,9 @@ pub(super) struct Following {
     is_current: bool,
     /// Chunks whose last one has not come: the head is always a moment of the state.
     held: Vec<Transfer>,
+    /// What a transfer from nothing has come to. Nobody reads it before the last chunk, so it grows with each: no turn takes
+    /// in a whole log.
+    begun: Option<Box<Log>>,
     /// What [`Log::retain`] is to do.
     pending: Option<Pending>,
 }
@@ -141,35 +144,42 @@ impl Log {
         self.following.as_ref().is_none_or(|following| following.is_current)
     }
 
-    /// Applies a transfer. Chunks with more to come are held until the last one, so that the head is always a moment of the
+    /// Applies a transfer. Chunks with more to come wait for the last one, so that the head is always a moment of the
     /// home's state.
     ///
     /// # Panics
     ///
     /// If this is no replica, if the transfer does not begin where the last one ended, or if the state is not the home's then.
     pub fn follow(&mut self, transfer: Transfer) {
-        let head = self.head;
         let following = self.following.as_mut().expect("only a replica follows");
         if transfer.is_anew {
             following.held = Vec::new();
-        } else {
-            assert!(following.is_current || !following.held.is_empty(), "the first transfer begins from nothing");
-            let position = following.held.last().map_or(head, |held| held.patch.to);
-            assert_eq!(transfer.patch.from, position, "a transfer begins where the last one ended");
+            following.begun = Some(Box::new(Self::replica(self.settings)));
         }
-        if transfer.more {
+        let (before, more, checksum) = (self.head, transfer.more, transfer.checksum);
+        let position = match (&following.begun, following.held.last()) {
+            (Some(begun), _) => begun.head,
+            (None, Some(held)) => held.patch.to,
+            (None, None) => before,
+        };
+        assert!(following.is_current || following.begun.is_some(), "the first transfer begins from nothing");
+        assert_eq!(transfer.patch.from, position, "a transfer begins where the last one ended");
+        let begun = following.begun.take();
+        let is_anew = begun.is_some();
+        if let Some(mut begun) = begun {
+            begun.take_in(transfer);
+            if more {
+                following.begun = Some(begun);
+                return;
+            }
+            *self = *begun;
+        } else if more {
             following.held.push(transfer);
             return;
+        } else {
+            let held = std::mem::take(&mut following.held);
+            held.into_iter().chain([transfer]).for_each(|chunk| self.take_in(chunk));
         }
-        let held = std::mem::take(&mut following.held);
-        let is_anew = held.first().unwrap_or(&transfer).is_anew;
-        if is_anew {
-            *self = Self::replica(self.settings);
-        }
-        let before = self.head;
-        held.into_iter().for_each(|chunk| self.take_in(chunk));
-        let checksum = transfer.checksum;
-        self.take_in(transfer);
         assert_eq!(self.checksum, checksum, "the replica's state at {} is not its home's", self.head);
 
         let following = self.following.as_mut().expect("it is a replica");
@@ -246,6 +256,7 @@ impl Following {
     pub(super) fn memory_bytes(&self) -> usize {
         let spare = (self.held.capacity() - self.held.len()) * size_of::<Transfer>();
         let pending = self.pending.as_ref().map_or(0, |pending| pending.fates.memory_bytes());
-        size_of::<Self>() + self.held.iter().map(Transfer::weight).sum::<usize>() + spare + pending
+        let begun = self.begun.as_ref().map_or(0, |begun| size_of::<Log>() + begun.memory_bytes());
+        size_of::<Self>() + begun + self.held.iter().map(Transfer::weight).sum::<usize>() + spare + pending
     }
 }

@@ -4,6 +4,7 @@ mod catching_up;
 mod fine_print;
 mod model;
 mod random;
+mod random_replica;
 mod replica;
 
 use bytes::Bytes;

@@ -13,8 +13,8 @@ use crate::clock::{Moment, WallEpoch};
 use crate::ids::{Offset, TopicId};
 use crate::protocol::wire;
 
-const TOPIC: TopicId = TopicId(300);
-const WALL: WallEpoch = WallEpoch { boot_us: 1_700_000_000_000_000 };
+pub(super) const TOPIC: TopicId = TopicId(300);
+pub(super) const WALL: WallEpoch = WallEpoch { boot_us: 1_700_000_000_000_000 };
 const CLIENTS: usize = 3;
 
 #[derive(Clone, Debug)]
@@ -30,10 +30,10 @@ enum Step {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Options {
-    window: Option<Duration>,
-    filter: Option<Filter>,
-    only_new_events: bool,
+pub(super) struct Options {
+    pub(super) window: Option<Duration>,
+    pub(super) filter: Option<Filter>,
+    pub(super) only_new_events: bool,
 }
 
 /// A client that applies patches, and what the model has to know of it.
@@ -257,7 +257,7 @@ fn check_times(model: &Model, ask: &Ask<'_>, patch: &Patch, message: &wire::Patc
     assert!(valid_until > ask.now, "no frame is begun with an event whose window has passed");
 }
 
-fn records(is_keyed_only: bool) -> impl Strategy<Value = Vec<NewRecord>> {
+pub(super) fn records(is_keyed_only: bool) -> impl Strategy<Value = Vec<NewRecord>> {
     let kind = if is_keyed_only { 3_u8..10 } else { 0_u8..10 };
     let key = prop::sample::select(vec!["a1", "a2", "a3", "b1", "b2", "b3", "b4"]);
     let value = prop_oneof![4 => "[xy]{0,2}", 1 => "[z]{120,140}"];
@@ -293,7 +293,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn options() -> impl Strategy<Value = Options> {
+pub(super) fn options() -> impl Strategy<Value = Options> {
     let filter =
         (prop::option::of(0_usize..4), prop::sample::select(vec!["", "a", "b1"])).prop_map(|(least, prefix)| Filter {
             min_priority: least.map(|least| Priority::ALL[least]),
@@ -308,7 +308,7 @@ fn options() -> impl Strategy<Value = Options> {
     )
 }
 
-fn settings() -> impl Strategy<Value = LogSettings> {
+pub(super) fn settings() -> impl Strategy<Value = LogSettings> {
     let runs = prop_oneof![0_usize..6, Just(1_000)];
     let tombstones = prop_oneof![0_usize..3, Just(1_000)];
     (3_usize..8, 0_usize..8, 20_usize..400, 20_u64..400, runs, tombstones).prop_map(
