@@ -37,7 +37,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (mut next, mut must_resend, mut late) = (Instant::now(), false, 0_u64);
     while world.tick()? {
         let sent = if must_resend {
-            publisher.replace("match/arena", world.state().iter().map(|(key, value)| Update::state(key.clone(), value.clone())))
+            publisher.replace(
+                "match/arena",
+                world.state().iter().map(|(key, value)| Update::state(key.clone(), value.clone())),
+            )
         } else {
             publisher.publish_changes(&*world)
         };

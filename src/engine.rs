@@ -258,7 +258,10 @@ impl Drop for Engine {
 /// of the clients; then it shares it with the others.
 fn listeners(config: &Config, shards: u16) -> Result<(SocketAddr, Vec<TcpListener>), StartError> {
     let failed = |source| StartError::Listen { address: config.listen, source };
-    let options = ListenOptions { sharing: if shards == 1 { Sharing::Alone } else { Sharing::First }, ..ListenOptions::default() };
+    let options = ListenOptions {
+        sharing: if shards == 1 { Sharing::Alone } else { Sharing::First },
+        ..ListenOptions::default()
+    };
     let first = listen(config.listen, options).map_err(failed)?;
     let local_addr = first.local_addr().map_err(failed)?;
     let mut listeners = vec![first];
@@ -327,7 +330,8 @@ fn start_shards(
                 let handle = match ring.handle() {
                     Ok(handle) => handle,
                     Err(error) => {
-                        let _ = started.send(Err(BootError::Other { step: "duplicating the ring's descriptor", error }));
+                        let _ =
+                            started.send(Err(BootError::Other { step: "duplicating the ring's descriptor", error }));
                         return Held::default();
                     }
                 };
@@ -386,7 +390,9 @@ fn run<K: Kernel>(mut shard: Shard<K>, id: ShardId, clock: Clock, idle: Idle) ->
         Err(_) => {
             // The message and the place were printed by the panic itself.
             let shard = id.0;
-            eprintln!("tidegate: shard {shard} panicked in turn {turn}; the engine ends, since its state cannot be trusted");
+            eprintln!(
+                "tidegate: shard {shard} panicked in turn {turn}; the engine ends, since its state cannot be trusted"
+            );
             std::process::exit(EXIT_BROKEN_INVARIANT);
         }
     }

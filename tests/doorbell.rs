@@ -6,8 +6,8 @@
 #![allow(dead_code, unreachable_pub, reason = "of the doorbell's code each model uses its part")]
 
 use loom::sync::Arc;
-use loom::sync::{Condvar, Mutex};
 use loom::sync::atomic::AtomicUsize;
+use loom::sync::{Condvar, Mutex};
 use loom::thread;
 
 mod sync {

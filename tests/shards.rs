@@ -233,7 +233,8 @@ fn a_topic_that_was_forgotten_comes_back_as_another_everywhere() {
     });
     let mut clients = everywhere(&engine, 1);
     for client in &mut clients {
-        client.send(client_frame::Body::Subscribe(wire::Subscribe { topic: "x/*".into(), ..wire::Subscribe::default() }));
+        client
+            .send(client_frame::Body::Subscribe(wire::Subscribe { topic: "x/*".into(), ..wire::Subscribe::default() }));
         let Body::Subscribed(subscribed) = client.body() else { panic!("no Subscribed") };
         assert_eq!(subscribed.topic_id, 0);
     }
@@ -311,7 +312,8 @@ fn a_program_publishes_without_a_socket_and_is_told_to_slow_down() {
     });
     let publisher = engine.publisher();
     for topic in ["a", "b", "c", "d"] {
-        let receipt = publisher.publish_with_receipt(topic, [Update::state("k", "v"), Update::event("e")]).expect("room");
+        let receipt =
+            publisher.publish_with_receipt(topic, [Update::state("k", "v"), Update::event("e")]).expect("room");
         assert_eq!(receipt.wait().expect("it is applied").0, 2);
         publisher.replace(topic, [Update::state("other", "v")]).expect("room");
         let (_, patch) = Client::hello(engine.local_addr()).subscribe_to(topic);

@@ -90,7 +90,11 @@ mod tests {
     fn there_is_a_shard_for_each_cpu_unless_the_configuration_says_otherwise() {
         let auto = Shards::Auto;
         assert_eq!(placed(auto, None, &[0, 1], 2), "2 shards on CPUs 0,1, control thread on any CPU");
-        assert_eq!(placed(auto, None, &[2, 3, 5], 2), "2 shards on CPUs 2,3, control thread on CPU 5", "a quota of two");
+        assert_eq!(
+            placed(auto, None, &[2, 3, 5], 2),
+            "2 shards on CPUs 2,3, control thread on CPU 5",
+            "a quota of two"
+        );
         assert_eq!(placed(auto, None, &[4], 1), "1 shard on any CPU, control thread on any CPU");
         assert_eq!(placed(auto, Some("1-2"), &[0, 1, 2], 3), "2 shards on CPUs 1,2, control thread on CPU 0");
         assert_eq!(placed(Shards::Count(1), Some("1"), &[0, 1], 2), "1 shard on CPU 1, control thread on CPU 0");

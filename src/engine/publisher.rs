@@ -130,7 +130,8 @@ impl Publisher {
     ) -> Result<Publish, PublishError> {
         let Shared { classes, limits, clock, .. } = &*self.shared;
         let topic = TopicName::parse(topic)?;
-        let class = classes.iter().find(|class| class.pattern.matches(&topic)).expect("the last one matches everything");
+        let class =
+            classes.iter().find(|class| class.pattern.matches(&topic)).expect("the last one matches everything");
         let records: Result<Vec<_>, _> =
             updates.into_iter().map(|update| NewRecord::parse(update.0, class, limits)).collect();
         let records = records?;

@@ -144,8 +144,7 @@ mod tests {
 
     #[test]
     fn each_count_has_its_limit_and_comes_back() {
-        let limits =
-            Limits { connections: 3, connections_per_address: 1, accepts_per_second: 2, ..Limits::default() };
+        let limits = Limits { connections: 3, connections_per_address: 1, accepts_per_second: 2, ..Limits::default() };
         let (admission, now) = (Admission::new(1), Moment::default());
         assert_eq!(admission.enter(HERE, false, &limits, now), Ok(()));
         assert_eq!(admission.enter(HERE, false, &limits, now), Err(Full::Address));

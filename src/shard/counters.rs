@@ -192,7 +192,33 @@ impl AddAssign for ClassCounters {
 
 impl AddAssign for LimitHits {
     fn add_assign(&mut self, other: Self) {
-        let Self { message_bytes, message_fragments, message_time, head_bytes, head_headers, head_time, hello_time, heartbeat, stall_timeout, idle_timeout, key_bytes, value_bytes, publish_records, subscriptions, matched_topics, topics, keys, messages_per_second, connections, connections_per_address, accepts_per_second, answer_bytes, unflushed_event_bytes, sequences, descriptors } = other;
+        let Self {
+            message_bytes,
+            message_fragments,
+            message_time,
+            head_bytes,
+            head_headers,
+            head_time,
+            hello_time,
+            heartbeat,
+            stall_timeout,
+            idle_timeout,
+            key_bytes,
+            value_bytes,
+            publish_records,
+            subscriptions,
+            matched_topics,
+            topics,
+            keys,
+            messages_per_second,
+            connections,
+            connections_per_address,
+            accepts_per_second,
+            answer_bytes,
+            unflushed_event_bytes,
+            sequences,
+            descriptors,
+        } = other;
         self.message_bytes += message_bytes;
         self.message_fragments += message_fragments;
         self.message_time += message_time;
@@ -223,7 +249,34 @@ impl AddAssign for LimitHits {
 
 impl AddAssign for Counters {
     fn add_assign(&mut self, other: Self) {
-        let Self { turns, longest_turn_ns, turns_over_budget, accepted, closed, sessions, takeovers, violations, frames_received, bytes_received, bytes_sent, short_sends, frames_taken_back, shared_patches, own_patches, transfers, forwarded, mesh_full, stale_transfers, restarts, markers_sent, markers_confirmed, duplicates, sequences_evicted, limit_hits, classes } = other;
+        let Self {
+            turns,
+            longest_turn_ns,
+            turns_over_budget,
+            accepted,
+            closed,
+            sessions,
+            takeovers,
+            violations,
+            frames_received,
+            bytes_received,
+            bytes_sent,
+            short_sends,
+            frames_taken_back,
+            shared_patches,
+            own_patches,
+            transfers,
+            forwarded,
+            mesh_full,
+            stale_transfers,
+            restarts,
+            markers_sent,
+            markers_confirmed,
+            duplicates,
+            sequences_evicted,
+            limit_hits,
+            classes,
+        } = other;
         self.turns += turns;
         self.longest_turn_ns = self.longest_turn_ns.max(longest_turn_ns);
         self.turns_over_budget += turns_over_budget;
@@ -257,7 +310,21 @@ impl AddAssign for Counters {
 
 impl AddAssign for Gauges {
     fn add_assign(&mut self, other: Self) {
-        let Self { connections, sessions, blocked, stalled, unmarked, subscribers, behind, topics, replicas, keys, events, log_bytes, connection_bytes } = other;
+        let Self {
+            connections,
+            sessions,
+            blocked,
+            stalled,
+            unmarked,
+            subscribers,
+            behind,
+            topics,
+            replicas,
+            keys,
+            events,
+            log_bytes,
+            connection_bytes,
+        } = other;
         self.connections += connections;
         self.sessions += sessions;
         self.blocked += blocked;

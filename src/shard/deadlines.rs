@@ -279,11 +279,8 @@ impl Core {
         let made = self.topics.topic(topic);
         let linger = self.settings.classes[made.class.0 as usize].linger;
         let channel = &self.channels[topic.at()];
-        let is_idle = if made.is_at_home() {
-            made.log.is_empty() && !channel.is_wanted()
-        } else {
-            channel.subscribers() == 0
-        };
+        let is_idle =
+            if made.is_at_home() { made.log.is_empty() && !channel.is_wanted() } else { channel.subscribers() == 0 };
         let channel = &mut self.channels[topic.at()];
         match (is_idle, channel.idle_since) {
             (false, _) => channel.idle_since = None,

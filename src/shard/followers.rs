@@ -103,7 +103,8 @@ impl Core {
             self.encoded.push(topic);
             let (now, wall) = (self.now, self.wall);
             let made = self.topics.topic_mut(topic);
-            let (transfer, cursor) = made.log.transfer(made.id, &follower.cursor, shared_patch, now, wall, TRANSFER_BYTES);
+            let (transfer, cursor) =
+                made.log.transfer(made.id, &follower.cursor, shared_patch, now, wall, TRANSFER_BYTES);
             let (id, weight) = (made.id, transfer.weight());
             let is_behind = made.log.is_behind(&cursor);
             self.counters.transfers += 1;

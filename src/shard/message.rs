@@ -187,4 +187,3 @@ pub(super) enum Match {
     /// Elsewhere, without a replica here yet.
     Elsewhere(TopicId),
 }
-

@@ -133,9 +133,13 @@ impl<K: Kernel> Shard<K> {
         self.core.mesh.send(|peer| kernel.ring(peer.0));
         self.core.resume_paused_by_mesh();
         let is_busy = (self.core.program_holds == 0 && !self.publishes.is_empty())
-            || self.has_completions_left || self.core.has_work() || self.core.must_settle_soon() || self.is_drained();
+            || self.has_completions_left
+            || self.core.has_work()
+            || self.core.must_settle_soon()
+            || self.is_drained();
         let next = self.core.wheel.next().map(|at| at.since(now));
-        let next = if self.core.waits_for_mesh() { Some(next.map_or(MESH_LOOK, |next| next.min(MESH_LOOK))) } else { next };
+        let next =
+            if self.core.waits_for_mesh() { Some(next.map_or(MESH_LOOK, |next| next.min(MESH_LOOK))) } else { next };
         match next {
             _ if is_busy => Wait::No,
             Some(next) => Wait::AtMost(next),

@@ -10,10 +10,10 @@ use crate::fanout::Publisher;
 use crate::ids::Offset;
 use crate::kernel::SocketId;
 use crate::protocol::wire::{self, Code, server_frame::Body};
+use crate::session::SessionId;
 use crate::shard::Appended;
 use crate::shard::connection::Connection;
 use crate::shard::core::{Core, Order};
-use crate::session::SessionId;
 use crate::shard::message::{Origin, Publish, ShardMessage};
 use crate::topic::{ApplyError, NewRecord, RecordError, SequenceCheck, TopicIndex, TopicName};
 
@@ -55,8 +55,7 @@ impl Core {
     fn parse(&mut self, index: u32, request: u64, publish: wire::Publish) -> Result<Publish, Refused> {
         let topic = match self.name_of_topic(&publish.topic) {
             Some(known) => known,
-            None => TopicName::parse(&publish.topic)
-                .map_err(|error| Refused::new(Code::Invalid, error.to_string()))?,
+            None => TopicName::parse(&publish.topic).map_err(|error| Refused::new(Code::Invalid, error.to_string()))?,
         };
         let records = self.parse_records(&topic, publish.records, publish.replace);
         let connection = self.at(index).socket;

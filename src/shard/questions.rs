@@ -2,12 +2,12 @@
 //!
 //! Nothing more is read from the client until the answers are there, so that what it said stays in order.
 
+use crate::ids::ShardId;
 use crate::kernel::SocketId;
 use crate::session::SessionId;
 use crate::shard::core::Core;
 use crate::shard::message::{Operation, Pending, ShardMessage};
 use crate::topic::{Knowledge, Pattern};
-use crate::ids::ShardId;
 
 impl Core {
     /// Messages of other shards.

@@ -264,7 +264,11 @@ mod tests {
         assert_eq!(sequences.knowledge(ALICE), Knowledge::Complete);
         assert_ne!(sequences.knowledge(BOB), Knowledge::Complete);
         sequences.note(BOB, B, 1, Offset(5));
-        assert_eq!(sequences.knowledge(BOB), Knowledge::Incomplete, "what it published to the first topic is still forgotten");
+        assert_eq!(
+            sequences.knowledge(BOB),
+            Knowledge::Incomplete,
+            "what it published to the first topic is still forgotten"
+        );
     }
 
     #[test]

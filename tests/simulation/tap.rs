@@ -5,7 +5,9 @@ use std::io;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use tidegate::kernel::{Completion, Handed, Held, Kernel, KernelCounters, Received, Simulation, SocketId, TcpInfo, Wait};
+use tidegate::kernel::{
+    Completion, Handed, Held, Kernel, KernelCounters, Received, Simulation, SocketId, TcpInfo, Wait,
+};
 
 /// One send: what was handed over, and what the socket took of it.
 #[derive(Debug)]

@@ -8,8 +8,8 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tidegate::clock::{Moment, WallEpoch};
 use tidegate::kernel::{Held as KernelHeld, PeerId, Simulation, SimulationConfig, SocketId, Wait};
-use tidegate::protocol::wire;
 use tidegate::mesh::{self, MeshLimits};
+use tidegate::protocol::wire;
 use tidegate::shard::{Inlets, Ledger, Settings, Shard, ShardCommand};
 
 use crate::client::{Client, Link};
