@@ -1,5 +1,7 @@
 //! A client's end of a connection: frames out of bytes, and the answers that any WebSocket client gives by itself.
 
+#![allow(dead_code, reason = "each test file uses its part")]
+
 use prost::Message as _;
 use tidegate::kernel::{PeerId, Simulation};
 use tidegate::protocol::wire::{self, client_frame};
@@ -73,6 +75,11 @@ impl Link {
 
     pub(super) fn say(&self, simulation: &mut Simulation, body: client_frame::Body) {
         simulation.peer_write(self.peer, &masked(FIN | BINARY, &envelope(1, body)));
+    }
+
+    /// Its host is gone: nothing arrives any more, either way.
+    pub(super) fn go_silent(&self, simulation: &mut Simulation) {
+        simulation.peer_tcp_dead(self.peer, true);
     }
 
     /// Reads so many bytes at most; returns what they complete, with each frame's length. Pings and a close frame are
