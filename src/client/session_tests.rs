@@ -181,3 +181,9 @@ fn senseless_frames_end_the_connection() {
     let of_the_future = wire::ServerFrame { request: 1, body: None };
     assert!(session.receive(of_the_future, 1).expect("it is passed over").is_empty());
 }
+
+#[cfg(feature = "server")]
+#[test]
+fn credit_is_given_before_the_smallest_window_is_full() {
+    assert!(CREDIT_STEP <= crate::limits::WINDOW_MIN_BYTES / 4);
+}
