@@ -114,6 +114,8 @@ struct Publish {
 /// At the latest when so many bytes were consumed they are given back: a quarter of the smallest window that an engine keeps for
 /// a client that is late. With a larger step such a window stays full, and the engine waits for credit that never comes.
 pub(crate) const CREDIT_STEP: u64 = 1024;
+#[cfg(feature = "server")]
+const _: () = assert!(CREDIT_STEP <= crate::limits::WINDOW_MIN_BYTES / 4);
 
 impl Session {
     pub(crate) fn new(token: String, agent: String, credit_bytes: u64) -> Self {

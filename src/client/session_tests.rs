@@ -182,8 +182,12 @@ fn senseless_frames_end_the_connection() {
     assert!(session.receive(of_the_future, 1).expect("it is passed over").is_empty());
 }
 
-#[cfg(feature = "server")]
 #[test]
-fn credit_is_given_before_the_smallest_window_is_full() {
-    assert!(CREDIT_STEP <= crate::limits::WINDOW_MIN_BYTES / 4);
+fn however_much_credit_there_is_it_is_given_back_by_the_kilobyte() {
+    let mut session = Session::new(String::new(), String::new(), 1_000_000);
+    welcome(&mut session, b"s");
+    session.consumed(CREDIT_STEP - 1);
+    assert!(!session.has_frame());
+    session.consumed(1);
+    assert!(matches!(said(&mut session)[..], [(0, Said::Credit(wire::Credit { bytes: CREDIT_STEP }))]));
 }
