@@ -466,11 +466,11 @@ mod tests {
         let first = Engine::embed(config.clone()).expect("the first one starts");
         let second = Engine::embed(Config { listen: first.local_addr(), ..config });
         assert!(matches!(second, Err(StartError::Listen { .. })), "{second:?}");
+        assert_eq!(first.shutdown(), Leftovers::default());
     }
 
-    /// Run by the next test, in a process of its own.
     #[test]
-    #[ignore = "ends the process"]
+    #[ignore = "ends the process: started by the next test, in one of its own"]
     fn a_shard_that_panics() {
         let Config { limits, classes, allowed_origins, trusted, .. } = Config::default();
         let (endpoint, homes, admission) = (Endpoint::Tidegate, Homes::ONE, Arc::new(Admission::new(1)));

@@ -37,7 +37,7 @@ pub const NOTSENT_LOWAT_BYTES: u32 = 16 * 1024;
 /// While fewer bytes than these wait for a connection, each ping is answered; beyond, only the last one is (RFC 6455 §5.5.3),
 /// so that whoever sends pings and reads nothing fills no memory.
 pub const PONG_BYTES: usize = 4 * 1024;
-/// Smallest delay of a connection is looked for in so long a time.
+/// A connection's base delay is measured anew when none near it was seen for so long.
 pub const DELAY_MEMORY: Duration = Duration::from_secs(10);
 /// A subscription with a filter that nothing passes is moved on so often.
 pub const FILTERED_PATCH_INTERVAL: Duration = Duration::from_secs(1);

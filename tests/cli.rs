@@ -1,7 +1,7 @@
 //! The binary as people and scripts meet it: what it says, where, and how it ends.
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -61,9 +61,9 @@ struct Server {
 }
 
 impl Server {
-    fn start() -> Self {
+    fn start(arguments: &[&str]) -> Self {
         let mut child =
-            tidegate().args(LOOPBACK).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+            tidegate().args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().expect("piped")).read_line(&mut line).expect("text");
         let address = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("unexpected line {line:?}"));
@@ -189,14 +189,41 @@ fn a_port_in_use_is_one_sentence_with_what_to_do() {
     assert!(error.contains("no interface of this machine has that address"), "{error}");
 }
 
+/// Everything that the engine held was given back, or the code is 70.
 #[test]
 fn the_first_signal_shuts_down_in_an_orderly_way() {
-    for signal in ["INT", "TERM"] {
-        let server = Server::start();
+    for (signal, arguments) in
+        [("INT", &LOOPBACK[..]), ("TERM", &LOOPBACK), ("TERM", &["echo", "--listen", "127.0.0.1:0"])]
+    {
+        let server = Server::start(arguments);
         assert_ne!(server.address.port(), 0);
+        // One client in the middle of its session, and one in the middle of its request.
+        let mut client = TcpStream::connect(server.address).expect("it listens");
+        let path = if arguments[0] == "echo" { "/" } else { "/v1/ws" };
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        );
+        client.write_all(format!("{head}Sec-WebSocket-Protocol: tidegate.v1\r\n\r\n").as_bytes()).expect("it reads");
+        let mut status = [0; 12];
+        client.read_exact(&mut status).expect("it answers");
+        assert_eq!(&status, b"HTTP/1.1 101");
+        let mut unready = TcpStream::connect(server.address).expect("it listens");
+        unready.write_all(head.as_bytes()).expect("it reads");
         server.signal(signal);
+        // Both are told to go, and go.
+        client.read_to_end(&mut Vec::new()).expect("it says goodbye");
+        drop((client, unready));
         let (code, log) = server.ended();
         assert_eq!(code, Some(0), "{log}");
         assert!(log.contains("shutting down"), "{log}");
     }
+}
+
+#[test]
+fn a_demo_ends_by_itself_and_gives_everything_back() {
+    let output = run(&["demo", "--seconds", "2", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    let (text, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{text}{log}");
+    assert!(text.contains("conflated"), "{text}");
 }

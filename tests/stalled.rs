@@ -3,13 +3,15 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use support::{Client, LIMIT, end, engine, event, keyed};
 use tidegate::engine::Engine;
 use tidegate::protocol::wire;
-use tidegate::shard::Report;
+use tidegate::shard::{LimitHits, Report};
 
 const HEALTHY: usize = 1_000;
 const KEYS: usize = 20;
@@ -17,6 +19,9 @@ const ROUNDS: usize = 60;
 
 /// What a stalled connection may hold beside its own structure: one unfinished frame.
 const UNFINISHED: usize = 64 * 1024 + 16;
+
+/// One event and what belongs to it: not the twenty values of a round.
+const LOG_PER_ROUND: usize = 400;
 
 fn round(n: usize) -> Vec<wire::Record> {
     let mut records: Vec<_> = (0..KEYS).map(|key| keyed(&format!("key{key}"), &format!("{n:0100}"))).collect();
@@ -37,6 +42,27 @@ fn wait_for(engine: &Engine, what: &str, is_so: impl Fn(&Report) -> bool) -> Rep
     }
 }
 
+/// What `/metrics` says, as an operator's monitoring sees it.
+struct Metrics(String);
+
+impl Metrics {
+    fn of(engine: &Engine) -> Self {
+        let mut stream = TcpStream::connect(engine.admin_addr()).expect("the admin port listens");
+        stream.set_read_timeout(Some(LIMIT)).expect("TCP");
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("it reads");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("text");
+        Self(text)
+    }
+
+    fn value(&self, name: &str) -> usize {
+        let mut lines =
+            self.0.lines().filter(|line| line.starts_with(name) && line[name.len()..].starts_with(['{', ' ']));
+        let (Some(line), None) = (lines.next(), lines.next()) else { panic!("{name} is no single series: {}", self.0) };
+        line.rsplit(' ').next().and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{line}"))
+    }
+}
+
 #[test]
 fn a_stalled_subscriber_costs_a_cursor_slows_nobody_and_gets_the_merged_newest_state() {
     let engine = engine(|config| {
@@ -54,7 +80,7 @@ fn a_stalled_subscriber_costs_a_cursor_slows_nobody_and_gets_the_merged_newest_s
     let (_, snapshot) = stalled.subscribe_to("state");
     let mut cursor = snapshot.to;
 
-    let before = engine.report().expect("the shard answers");
+    let before = Metrics::of(&engine);
     let per_round = (KEYS + 1) as u64;
     for n in 1..=ROUNDS {
         publisher.publish_records("state", round(n));
@@ -72,11 +98,18 @@ fn a_stalled_subscriber_costs_a_cursor_slows_nobody_and_gets_the_merged_newest_s
             assert_eq!(at, to);
         }
     }
-    let report = wait_for(&engine, "the stalled one is known as such", |report| report.gauges.stalled >= 1);
+    wait_for(&engine, "the stalled one alone is known as such", |report| report.gauges.stalled == 1);
+    let (report, after) = (engine.report().expect("the shard answers"), Metrics::of(&engine));
     assert_eq!(report.gauges.connections, HEALTHY + 2, "nobody was closed");
-    assert_eq!(report.gauges.behind, 1);
-    let grown = report.gauges.connection_bytes.saturating_sub(before.gauges.connection_bytes);
-    assert!(grown <= UNFINISHED, "one stalled subscriber holds {grown} bytes");
+    assert_eq!(report.counters.limit_hits, LimitHits::default(), "nor was anything else held against anyone");
+    assert_eq!((report.gauges.behind, after.value("tidegate_subscribers_behind")), (1, 1));
+    assert_eq!(after.value("tidegate_stalled_connections"), 1);
+    let grown = |name| after.value(name).saturating_sub(before.value(name));
+    let connections = grown("tidegate_connection_memory_bytes");
+    assert!(connections <= UNFINISHED, "one stalled subscriber holds {connections} bytes");
+    // Superseded values are gone although it has not seen them; of events the class keeps so many whoever has seen them.
+    let log = grown("tidegate_log_bytes");
+    assert!(log <= LOG_PER_ROUND * ROUNDS, "the log holds {log} bytes more");
 
     // It reads again: a few frames that were on their way, then one jump to the newest state.
     let mut state: BTreeMap<Bytes, Bytes> = snapshot

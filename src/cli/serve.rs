@@ -85,18 +85,26 @@ pub fn run(args: &ServeArgs) -> Result<(), CliError> {
 /// Says where `engine` listens, and serves until a signal ends it.
 ///
 /// # Errors
-/// If the address cannot be printed.
+/// If the address cannot be printed, or the engine held something to the end.
 pub(super) fn run_until_shutdown(engine: Engine) -> Result<(), CliError> {
     // Orderly shutdown also where nobody reads the line any more.
     let result = print(&format!("listening on {}\n", engine.local_addr()));
     if result.is_ok() {
         engine.run_until_shutdown();
     }
+    result.and(shut_down(engine))
+}
+
+/// Shuts the engine down in an orderly way.
+///
+/// # Errors
+/// If something was not given back, which is an error in Tidegate.
+pub(super) fn shut_down(engine: Engine) -> Result<(), CliError> {
     let leftovers = engine.shutdown();
-    if !leftovers.is_nothing() {
-        tracing::error!(?leftovers, "not everything was given back");
+    if leftovers.is_nothing() {
+        return Ok(());
     }
-    result
+    Err(CliError::new(Exit::Broken, format!("not everything was given back: {leftovers:?}; please report it")))
 }
 
 impl From<StartError> for CliError {

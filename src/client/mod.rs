@@ -62,6 +62,8 @@ pub use backoff::ReconnectPolicy;
 pub use error::ClientError;
 pub use names::Endpoint;
 pub use publish::{Acknowledgement, Record};
+#[cfg(feature = "cli")]
+pub(crate) use session::CREDIT_STEP;
 pub use session::Published;
 pub use state::{Applied, Change, Counts, Event, Mismatch, TopicState};
 pub use subscription::Subscription;

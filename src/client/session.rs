@@ -111,6 +111,12 @@ struct Publish {
     may_be_repeated: bool,
 }
 
+/// At the latest when so many bytes were consumed they are given back: a quarter of the smallest window that an engine keeps for
+/// a client that is late. With a larger step such a window stays full, and the engine waits for credit that never comes.
+pub(crate) const CREDIT_STEP: u64 = 1024;
+#[cfg(feature = "server")]
+const _: () = assert!(CREDIT_STEP <= crate::limits::WINDOW_MIN_BYTES / 4);
+
 impl Session {
     pub(crate) fn new(token: String, agent: String, credit_bytes: u64) -> Self {
         Self {
@@ -235,7 +241,7 @@ impl Session {
     }
 
     fn is_credit_due(&self) -> bool {
-        self.is_welcomed && self.credit_due > 0 && self.credit_due >= self.credit_bytes / 4
+        self.is_welcomed && self.credit_due > 0 && self.credit_due >= CREDIT_STEP.min(self.credit_bytes / 4)
     }
 
     /// The next frame to send, and publishes that turned out not to fit.

@@ -181,3 +181,13 @@ fn senseless_frames_end_the_connection() {
     let of_the_future = wire::ServerFrame { request: 1, body: None };
     assert!(session.receive(of_the_future, 1).expect("it is passed over").is_empty());
 }
+
+#[test]
+fn however_much_credit_there_is_it_is_given_back_by_the_kilobyte() {
+    let mut session = Session::new(String::new(), String::new(), 1_000_000);
+    welcome(&mut session, b"s");
+    session.consumed(CREDIT_STEP - 1);
+    assert!(!session.has_frame());
+    session.consumed(1);
+    assert!(matches!(said(&mut session)[..], [(0, Said::Credit(wire::Credit { bytes: CREDIT_STEP }))]));
+}

@@ -14,6 +14,8 @@ use crate::limits::{DELAY_MEMORY, WINDOW_INITIAL_BYTES, WINDOW_MAX_BYTES, WINDOW
 struct Mark {
     position: u64,
     at: Moment,
+    /// Next to nothing lay before it.
+    is_probe: bool,
 }
 
 /// One connection's in-flight window.
@@ -29,7 +31,7 @@ pub struct Window {
     draining_since: Moment,
     /// What was confirmed then.
     draining_from: u64,
-    delay: SmallestDelay,
+    base: BaseDelay,
     /// Beyond this many unconfirmed bytes nothing is sent: `Hello.credit_bytes`; 0: the client sends no credit.
     credit: u64,
     is_late: bool,
@@ -44,7 +46,7 @@ impl Default for Window {
             mark: None,
             draining_since: Moment::default(),
             draining_from: 0,
-            delay: SmallestDelay::default(),
+            base: BaseDelay::default(),
             credit: 0,
             is_late: false,
         }
@@ -66,7 +68,7 @@ impl Window {
     /// Bytes that may still be sent. The last frame may overshoot only as [`Window::may_overshoot`] says.
     #[must_use]
     pub fn room(&self) -> u64 {
-        let limit = if self.credit > 0 { self.size.min(self.credit) } else { self.size };
+        let limit = if self.credit > 0 { self.limit().min(self.credit) } else { self.limit() };
         limit.saturating_sub(self.in_flight())
     }
 
@@ -79,7 +81,7 @@ impl Window {
     /// While the queueing delay is under the target, a connection with any room may overshoot by one shared frame.
     #[must_use]
     pub fn may_overshoot(&self) -> bool {
-        !self.is_late
+        !self.is_late && self.base.probe == Probe::None
     }
 
     /// `bytes` of patches were handed to the kernel.
@@ -94,13 +96,14 @@ impl Window {
     /// once `upcoming` more bytes are sent.
     #[must_use]
     pub fn wants_mark(&self, upcoming: u64) -> bool {
-        self.mark.is_none() && self.in_flight() + upcoming >= (self.size / 4).max(1)
+        self.mark.is_none() && self.in_flight() + upcoming >= (self.limit() / 4).max(1)
     }
 
     /// A mark was placed behind all bytes sent so far.
     pub fn place_mark(&mut self, now: Moment) {
         if self.in_flight() > 0 {
-            self.mark = Some(Mark { position: self.sent, at: now });
+            let is_probe = self.base.probe == Probe::Drained;
+            self.mark = Some(Mark { position: self.sent, at: now, is_probe });
         }
     }
 
@@ -142,50 +145,76 @@ impl Window {
         self.mark.map(|mark| mark.at)
     }
 
+    /// What may be unconfirmed at the moment: next to nothing while the base delay is looked for.
+    fn limit(&self) -> u64 {
+        if self.base.probe == Probe::None { self.size } else { WINDOW_MIN_BYTES }
+    }
+
     fn confirm(&mut self, position: u64, now: Moment, target: Duration) {
         self.confirmed = position;
         if let Some(mark) = self.mark.filter(|mark| mark.position <= position) {
             self.mark = None;
             let delay = now.since(mark.at);
-            let smallest = self.delay.observe(delay, now);
-            self.is_late = delay.saturating_sub(smallest) > target;
+            let base = self.base.observe(delay, mark.is_probe, now, target);
+            self.is_late = delay.saturating_sub(base) > target;
             if self.is_late {
                 let elapsed = now.since(self.draining_since).max(Duration::from_millis(1));
                 let bytes = position - self.draining_from;
-                let aim = bytes as f64 / elapsed.as_secs_f64() * (smallest + target).as_secs_f64();
+                let aim = bytes as f64 / elapsed.as_secs_f64() * (base + target).as_secs_f64();
                 self.size = (aim as u64).clamp(WINDOW_MIN_BYTES, WINDOW_MAX_BYTES);
-            } else {
+            } else if !mark.is_probe {
                 self.size = (self.size + self.size / 4).min(WINDOW_MAX_BYTES);
             }
             (self.draining_since, self.draining_from) = (now, position);
         }
-    }
-}
-
-/// The smallest delay of the last [`DELAY_MEMORY`]: the minimum of this half of it and of the half before.
-#[derive(Clone, Copy, Debug)]
-struct SmallestDelay {
-    current: Duration,
-    previous: Duration,
-    since: Moment,
-}
-
-impl Default for SmallestDelay {
-    fn default() -> Self {
-        Self { current: Duration::MAX, previous: Duration::MAX, since: Moment::default() }
-    }
-}
-
-impl SmallestDelay {
-    fn observe(&mut self, delay: Duration, now: Moment) -> Duration {
-        let age = now.since(self.since);
-        if age >= DELAY_MEMORY {
-            (self.previous, self.current, self.since) = (Duration::MAX, Duration::MAX, now);
-        } else if age >= DELAY_MEMORY / 2 {
-            (self.previous, self.current, self.since) = (self.current, Duration::MAX, now);
+        if self.base.probe == Probe::Draining && self.in_flight() <= WINDOW_MIN_BYTES {
+            self.base.probe = Probe::Drained;
         }
-        self.current = self.current.min(delay);
-        self.current.min(self.previous)
+    }
+}
+
+/// The delay of a connection when nothing queues, by which the queueing delay is known.
+///
+/// It is the smallest one that was seen. If none was near it for [`DELAY_MEMORY`], either the path has become longer or the
+/// queue has never been empty since, and the delays of a queue must not be taken for the path's: each time the window would
+/// grow by the target, until it is as large as the peer's receive buffer. So it is *probed*: the window is shut to its
+/// smallest size, and the mark behind what is sent then is the new base, longer or not.
+#[derive(Clone, Copy, Debug)]
+struct BaseDelay {
+    smallest: Duration,
+    /// When a delay was near the smallest last.
+    seen_at: Moment,
+    probe: Probe,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Probe {
+    None,
+    /// Too much is in flight to measure anything.
+    Draining,
+    /// The next mark measures, or is under way.
+    Drained,
+}
+
+impl Default for BaseDelay {
+    fn default() -> Self {
+        Self { smallest: Duration::MAX, seen_at: Moment::default(), probe: Probe::None }
+    }
+}
+
+impl BaseDelay {
+    /// A mark was confirmed after `delay`. Returns the base.
+    fn observe(&mut self, delay: Duration, is_probe: bool, now: Moment, target: Duration) -> Duration {
+        if is_probe {
+            *self = Self { smallest: delay, seen_at: now, probe: Probe::None };
+        }
+        self.smallest = self.smallest.min(delay);
+        if delay <= self.smallest + target / 4 {
+            self.seen_at = now;
+        } else if now.since(self.seen_at) >= DELAY_MEMORY && self.probe == Probe::None {
+            self.probe = Probe::Draining;
+        }
+        self.smallest
     }
 }
 
@@ -262,11 +291,90 @@ mod tests {
         assert_eq!(window.room(), 1_000);
     }
 
+    /// A path with a delay of its own there and back, and a reader behind it for whom there is always more.
+    struct Path {
+        now_us: u64,
+        window: Window,
+        /// When the reader is through with what was sent.
+        free_us: u64,
+        /// When the mark comes back.
+        mark_us: Option<u64>,
+        largest: u64,
+    }
+
+    impl Path {
+        fn new() -> Self {
+            Self { now_us: 0, window: Window::default(), free_us: 0, mark_us: None, largest: 0 }
+        }
+
+        /// For so many seconds, with a round trip in milliseconds and a rate in bytes per millisecond.
+        fn run(&mut self, seconds: u64, round_trip: u64, rate: u64) {
+            self.largest = 0;
+            let end = self.now_us + seconds * 1_000_000;
+            while self.now_us < end {
+                self.now_us += 1_000;
+                let now = Moment(self.now_us * 1_000);
+                if self.mark_us.is_some_and(|due| due <= self.now_us) {
+                    self.mark_us = None;
+                    self.window.confirm_mark(now, TARGET);
+                }
+                let arrives = self.now_us + round_trip * 500;
+                if self.window.room() > 0 {
+                    let bytes = self.window.room();
+                    self.window.sent(bytes, now);
+                    self.free_us = self.free_us.max(arrives) + bytes * 1_000 / rate;
+                    self.largest = self.largest.max(self.window.in_flight());
+                }
+                if self.window.wants_mark(0) {
+                    self.window.place_mark(now);
+                    self.mark_us = Some(self.free_us.max(arrives) + round_trip * 500);
+                }
+            }
+        }
+    }
+
     #[test]
-    fn the_smallest_delay_is_forgotten_after_ten_seconds() {
-        let mut delay = SmallestDelay::default();
-        assert_eq!(delay.observe(Duration::from_millis(1), at(100)), Duration::from_millis(1));
-        assert_eq!(delay.observe(Duration::from_millis(9), at(5_000)), Duration::from_millis(1));
-        assert_eq!(delay.observe(Duration::from_millis(8), at(10_001)), Duration::from_millis(8));
+    fn a_queue_that_is_never_empty_is_not_taken_for_the_path() {
+        let (mut path, rate) = (Path::new(), 20);
+        path.run(20, 10, rate);
+        // What is consumed in the smallest delay that can be measured and the target.
+        let aim = WINDOW_MIN_BYTES + rate * (10 + 250);
+        for minute in 0..10 {
+            path.run(60, 10, rate);
+            assert!(path.largest <= aim * 3 / 2, "{} of {aim} in flight in minute {minute}", path.largest);
+        }
+    }
+
+    #[test]
+    fn a_path_that_became_longer_is_not_taken_for_a_queue() {
+        let (mut path, rate) = (Path::new(), 1_000);
+        for round_trip in [10, 600, 10] {
+            path.run(20, round_trip, rate);
+            path.run(20, round_trip, rate);
+            assert!((200_000..400_000).contains(&path.largest), "{} in flight with {round_trip} ms", path.largest);
+        }
+    }
+
+    #[test]
+    fn a_probe_ends_whatever_the_size_of_records() {
+        let mut window = Window::default();
+        window.sent(100, at(0));
+        window.place_mark(at(0));
+        window.confirm_mark(at(1), TARGET);
+        let mut now = 1;
+        let mut probes = 0;
+        for _ in 0..1_000 {
+            // One record goes whenever there is any room, and it is far beyond it.
+            if window.room() > 0 {
+                window.sent(60_000, at(now));
+            }
+            if window.wants_mark(0) {
+                window.place_mark(at(now));
+            }
+            now += 300;
+            probes += u64::from(window.base.probe != Probe::None);
+            window.confirm_mark(at(now), TARGET);
+        }
+        assert!(probes > 0 && probes <= 30, "{probes} marks in five minutes");
     }
 }

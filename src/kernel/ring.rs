@@ -330,7 +330,8 @@ impl Ring {
             return;
         }
         self.sockets.remove(socket);
-        self.events.push_back(Event::Report(Completion::Released { socket }));
+        // Before all that waits: a connection among it may be given the slot.
+        self.events.push_front(Event::Report(Completion::Released { socket }));
         if let Some(fd) = self.acceptor.parked.pop_front() {
             self.events.push_back(Event::Connected(fd));
         } else if self.acceptor.is_short {

@@ -139,6 +139,24 @@ fn more_pieces_than_one_call_takes_arrive_in_order() {
 }
 
 #[test]
+fn a_slot_is_given_again_only_after_its_release_was_reported() {
+    let mut bench = Bench::new(small());
+    let (client, socket) = bench.accept();
+    drop(client);
+    assert!(matches!(bench.next(), Completion::Ended { .. }));
+    // The next one has come, and nobody was told of it yet, when the first one's slot becomes free.
+    let second = TcpStream::connect(bench.address).expect("it listens");
+    bench.ring.enter(Wait::AtMost(Duration::from_secs(10))).expect("enter");
+    bench.ring.close(socket);
+    assert!(matches!(bench.next(), Completion::Released { socket: released } if released == socket));
+    let Completion::Accepted { socket: next, .. } = bench.next() else { panic!("no connection") };
+    assert_eq!(next.index, socket.index, "or the test shows nothing");
+    drain(&mut bench.ring);
+    drop(second);
+    bench.shut_down(&[next]);
+}
+
+#[test]
 fn a_completion_of_an_earlier_holder_is_counted_and_ignored() {
     let mut bench = Bench::new(small());
     let (_first, old) = bench.accept();

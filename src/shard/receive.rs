@@ -78,7 +78,9 @@ impl Core {
                 let Ok(number) = payload.try_into().map(u32::from_be_bytes) else { return };
                 // A pong confirms its ping and all before it.
                 let is_known = connection.pings.wrapping_sub(number) < u32::MAX / 2;
-                if is_known && number.wrapping_sub(connection.marker) < u32::MAX / 2 {
+                // Where credit says what the application consumed, a pong only shows that its WebSocket lives.
+                let is_marker = is_known && !connection.outlet.window.has_credit();
+                if is_marker && number.wrapping_sub(connection.marker) < u32::MAX / 2 {
                     if connection.outlet.window.marked_at().is_some() {
                         self.counters.markers_confirmed += 1;
                     }

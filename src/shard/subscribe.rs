@@ -31,7 +31,11 @@ impl Core {
         };
         let options = match SubscriptionOptions::parse(subscribe, self.settings.limits.key_bytes) {
             Ok(options) => options,
-            Err(message) => return self.answer_error(index, request, Code::Invalid, &message, Duration::ZERO),
+            Err(message) => {
+                let is_too_long = subscribe.key_prefix.len() > self.settings.limits.key_bytes;
+                self.counters.limit_hits.key_bytes += u64::from(is_too_long);
+                return self.answer_error(index, request, Code::Invalid, &message, Duration::ZERO);
+            }
         };
         if subscribe.resume.is_some() && !pattern.is_exact() {
             let message = "only exact names can be resumed: a pattern has no position";

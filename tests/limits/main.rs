@@ -2,12 +2,18 @@
 //! client is told, how its connection goes on or ends, and that this limit and no other counts it.
 
 mod connections;
+#[path = "../pressure/link.rs"]
+mod link;
 mod messages;
 mod patches;
 mod publishing;
 mod subscriptions;
 #[path = "../support/mod.rs"]
 mod support;
+#[allow(dead_code, unreachable_pub, reason = "the simulation uses the rest")]
+#[path = "../simulation/tap.rs"]
+mod tap;
+mod virtual_time;
 
 use std::time::Instant;
 
@@ -49,23 +55,23 @@ fn every_limit_has_its_test() {
         head_headers: 0,            // messages
         head_time: 0,               // messages
         hello_time: 0,              // messages
-        heartbeat: 0, // a peer whose TCP is silent cannot be had on loopback: the simulation drops its packets
-        stall_timeout: 0, // messages
-        idle_timeout: 0, // messages
-        key_bytes: 0, // publishing
-        value_bytes: 0, // publishing
-        publish_records: 0, // publishing
-        subscriptions: 0, // subscriptions
-        matched_topics: 0, // subscriptions
-        topics: 0,    // publishing
-        keys: 0,      // publishing
-        messages_per_second: 0, // messages
-        connections: 0, // connections
+        heartbeat: 0,               // virtual_time
+        stall_timeout: 0,           // messages
+        idle_timeout: 0,            // messages
+        key_bytes: 0,               // publishing
+        value_bytes: 0,             // publishing
+        publish_records: 0,         // publishing
+        subscriptions: 0,           // subscriptions
+        matched_topics: 0,          // subscriptions
+        topics: 0,                  // publishing
+        keys: 0,                    // publishing
+        messages_per_second: 0,     // messages
+        connections: 0,             // connections
         connections_per_address: 0, // connections
-        accepts_per_second: 0, // connections
-        answer_bytes: 0, // patches
-        unflushed_event_bytes: 0, // publishing
-        sequences: 0, // publishing
+        accepts_per_second: 0,      // connections
+        answer_bytes: 0,            // patches
+        unflushed_event_bytes: 0,   // publishing
+        sequences: 0,               // publishing
         descriptors: 0, // the process's own limit, which the tests beside need: the kernel's simulation has it
     } = LimitHits::default()
     else {

@@ -73,3 +73,20 @@ fn subscriptions_match_so_many_topics() {
     assert_eq!(client.patch().records[0].value, "w");
     end(engine);
 }
+
+#[test]
+fn a_key_prefix_is_no_longer_than_a_key() {
+    let engine = strict(|limits| limits.key_bytes = 3);
+    let mut client = Client::hello(engine.local_addr());
+    let with_prefix = |prefix: &'static str| {
+        let subscribe = Subscribe { topic: "t".into(), key_prefix: prefix.into(), ..Subscribe::default() };
+        client_frame::Body::Subscribe(subscribe)
+    };
+    client.send(with_prefix("abc"));
+    assert!(matches!(client.body(), Body::Subscribed(_)));
+    assert_eq!(hits(&engine), LimitHits::default());
+    client.send(with_prefix("abcd"));
+    assert_eq!(client.error().code(), Code::Invalid);
+    assert_eq!(hits(&engine), LimitHits { key_bytes: 1, ..LimitHits::default() });
+    end(engine);
+}

@@ -32,7 +32,6 @@ pub(super) struct Input {
     pub(super) topics: BTreeMap<String, Expected>,
     /// The book at the end, made from the messages and not from the records.
     pub(super) book: Option<Book>,
-    pub(super) is_recorded: bool,
 }
 
 /// What subscribers of one topic must see.
@@ -141,13 +140,13 @@ impl World {
 }
 
 impl Input {
-    fn new(symbol: &str, publications: Vec<Publication>, is_recorded: bool) -> Self {
+    fn new(symbol: &str, publications: Vec<Publication>) -> Self {
         let mut topics = BTreeMap::<String, Expected>::new();
         for publication in &publications {
             topics.entry(publication.topic.clone()).or_default().publish(publication);
         }
         let tickers = TickerIndex::default();
-        Self { symbol: symbol.to_owned(), publications, tickers, topics, book: None, is_recorded }
+        Self { symbol: symbol.to_owned(), publications, tickers, topics, book: None }
     }
 
     /// A depth capture, or a market that is simulated for `seconds` where it is not.
@@ -171,7 +170,7 @@ impl Input {
             }
             publications.extend(recorder.push(event.clone()).expect("nothing is missing"));
         }
-        let input = Self::new(symbol, publications, path.is_some());
+        let input = Self::new(symbol, publications);
         Self { tickers: TickerIndex::of(symbol, &events), book: Some(book), ..input }
     }
 
@@ -184,7 +183,7 @@ impl Input {
             None => Rows::new(Lines::new("made up", Cursor::new(made_up_match()))),
         };
         let frames = Game::new("match/rlcs2", rows).map(|frame| frame.expect("it is whole"));
-        Self::new("rlcs2", frames.flat_map(|frame| frame.publications).collect(), path.is_some())
+        Self::new("rlcs2", frames.flat_map(|frame| frame.publications).collect())
     }
 }
 

@@ -1,5 +1,7 @@
 //! A relay between clients and an engine: it holds back what the engine says, and cuts connections, at any byte.
 
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

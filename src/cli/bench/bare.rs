@@ -76,7 +76,7 @@ pub(super) fn send(args: &BareSendArgs) -> Result<(), CliError> {
     let (start, end) = (Instant::now(), WARM_UP + Duration::from_secs_f64(args.seconds));
     let mut cpu_before = None;
     for round in 0_u64.. {
-        let due = Duration::from_nanos(if args.rate > 0 { round * 1_000_000_000 / args.rate } else { 0 });
+        let due = Duration::from_nanos((round * 1_000_000_000).checked_div(args.rate).unwrap_or(0));
         if let Some(wait) = due.checked_sub(start.elapsed()) {
             std::thread::sleep(wait);
         }

@@ -10,6 +10,7 @@ use super::payload::Stopwatch;
 use super::skim::{self, Envelope, FIN_BINARY, FIN_CLOSE, FIN_PING, FIN_PONG};
 use super::socket::{put_frame, put_message, write_out};
 use super::verifier::Verifier;
+use crate::client::CREDIT_STEP;
 use crate::protocol::wire::{self, client_frame, server_frame::Body};
 use crate::shard::Ledger;
 
@@ -97,7 +98,7 @@ impl Subscriber {
             self.tail = tail;
         }
         if let Some((window, consumed)) = self.credit
-            && consumed >= window / 4
+            && consumed >= CREDIT_STEP.min(window / 4)
         {
             self.confirm();
         }

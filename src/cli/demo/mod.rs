@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use super::exit::{CliError, Exit};
 use super::failure::Failure;
 use super::play::Progress;
-use super::serve::ServeArgs;
+use super::serve::{ServeArgs, shut_down};
 use super::{block_on, print};
 use crate::config::Config;
 use crate::engine::Engine;
@@ -113,11 +113,7 @@ pub fn run(args: &DemoArgs) -> Result<(), CliError> {
     let (source, name) = args.source()?;
     let engine = Engine::start(config)?;
     let result = show(args, &engine, source, &name);
-    let leftovers = engine.shutdown();
-    if !leftovers.is_nothing() {
-        tracing::error!(?leftovers, "not everything was given back");
-    }
-    result
+    result.and(shut_down(engine))
 }
 
 /// What the threads of a demo share.

@@ -210,6 +210,17 @@ fn replace_appends_only_what_changed_deletes_first() {
 }
 
 #[test]
+fn a_window_that_starts_anew_is_told_in_the_same_turn() {
+    let mut log = Log::new(settings());
+    let state = vec![windowed(record("k", "v"), 10)];
+    log.apply(state.clone(), true, ms(0)).expect("room");
+    let left = |log: &mut Log| decoded(&read(log, &Cursor::at(Offset::ZERO), ms(6))).records[0].window_ms;
+    assert_eq!(left(&mut log), 4);
+    log.apply(state, true, ms(6)).expect("room");
+    assert_eq!(left(&mut log), 10);
+}
+
+#[test]
 fn a_publish_that_would_exceed_the_keys_changes_nothing() {
     let mut log = Log::new(LogSettings { keys: 2, ..settings() });
     log.apply(vec![record("a", "1"), record("b", "1")], false, ms(0)).expect("room");

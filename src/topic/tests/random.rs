@@ -24,9 +24,20 @@ enum Step {
     Wait(u64),
     ExpireKeys,
     Retain,
-    Read { client: usize, room: usize, is_pressed: bool },
-    ReadToHead { client: usize, room: usize },
-    Resume { client: usize, offset: Option<u64> },
+    Read {
+        client: usize,
+        room: usize,
+        is_pressed: bool,
+    },
+    ReadToHead {
+        client: usize,
+        room: usize,
+    },
+    /// From one of the states that the client has been in, or from none.
+    Resume {
+        client: usize,
+        earlier: Option<usize>,
+    },
 }
 
 #[derive(Clone, Debug, Default)]
@@ -44,6 +55,8 @@ struct Client {
     state: BTreeMap<Bytes, Bytes>,
     /// Where the client itself believes it is.
     position: u64,
+    /// Where it was and what it held after each patch.
+    earlier: Vec<(u64, BTreeMap<Bytes, Bytes>)>,
 }
 
 struct World {
@@ -62,6 +75,7 @@ impl World {
             past: Past::default(),
             state: BTreeMap::new(),
             position: 0,
+            earlier: Vec::new(),
         });
         Self { clients: clients.collect(), log, model: Model::new(settings), now: Moment(0) }
     }
@@ -103,9 +117,14 @@ impl World {
                 self.read(client, room, is_pressed);
             }
             Step::ReadToHead { client, room } => while self.read(client, room, false) {},
-            Step::Resume { client, offset } => {
+            Step::Resume { client, earlier } => {
                 let client = &mut self.clients[client];
-                let offset = offset.or(Some(client.position)).filter(|&offset| offset == client.position);
+                let known = client.earlier.len().max(1);
+                let chosen = earlier.and_then(|back| client.earlier.iter().rev().nth(back % known).cloned());
+                let offset = chosen.as_ref().map(|(position, _)| *position);
+                if let Some((position, state)) = chosen {
+                    (client.position, client.state) = (position, state);
+                }
                 let (cursor, resumed) = self.log.start(offset.map(Offset));
                 let is_known = offset.is_some_and(|offset| self.log.floor().0 <= offset && offset <= self.model.head());
                 assert_eq!(resumed, is_known);
@@ -201,6 +220,7 @@ impl World {
         }
 
         client.position = patch.to.0;
+        client.earlier.push((client.position, client.state.clone()));
         client.past = if patch.more { Past { ahead_to: model.head(), ..client.past } } else { Past::default() };
         client.cursor = patch.next;
         patch.more
@@ -288,8 +308,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Retain),
         8 => read,
         1 => (0..CLIENTS, room).prop_map(|(client, room)| Step::ReadToHead { client, room }),
-        1 => (0..CLIENTS, prop::option::weighted(0.2, 0_u64..9))
-            .prop_map(|(client, offset)| Step::Resume { client, offset }),
+        1 => (0..CLIENTS, prop::option::weighted(0.8, 0_usize..20))
+            .prop_map(|(client, earlier)| Step::Resume { client, earlier }),
     ]
 }
 
