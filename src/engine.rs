@@ -472,13 +472,9 @@ mod tests {
     #[test]
     #[ignore = "ends the process: started by the next test, in one of its own"]
     fn a_shard_that_panics() {
-        let Config { limits, classes, allowed_origins, trusted, .. } = Config::default();
-        let (endpoint, homes, admission) = (Endpoint::Tidegate, Homes::ONE, Arc::new(Admission::new(1)));
-        let settings = Settings { limits, classes, endpoint, allowed_origins, trusted, homes, admission };
-        let (_outlets, inlets) = inlets();
+        let (_commands, receiver) = bounded(1);
         let clock = Clock::start();
-        let mesh = mesh::connect(1, MeshLimits::for_shards(1)).remove(0);
-        let shard = Shard::new(BreaksInTurnThree { enters: 0 }, settings, mesh, clock.epoch(), 1, inlets);
+        let shard = Shard::alone(BreaksInTurnThree { enters: 0 }, Settings::default(), clock.epoch(), 1, receiver);
         run(shard, ShardId(0), clock, Idle::Park);
     }
 

@@ -45,6 +45,21 @@ pub struct Settings {
     pub trusted: Vec<crate::config::IpNetwork>,
 }
 
+impl Default for Settings {
+    /// The defaults of an engine with one shard.
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            classes: vec![TopicClass::catch_all()],
+            endpoint: Endpoint::Tidegate,
+            allowed_origins: None,
+            homes: Homes::ONE,
+            admission: Arc::new(Admission::new(1)),
+            trusted: Vec::new(),
+        }
+    }
+}
+
 /// Who is to be told when a topic of a matching name comes into being.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Interest {

@@ -45,7 +45,7 @@ use crossbeam_channel::Receiver;
 use crate::clock::{Moment, WallEpoch};
 use crate::kernel::{Completion, Held, Kernel, Wait};
 use crate::limits::{COMPLETIONS_PER_TURN, PROGRAM_PUBLISHES_PER_TURN};
-use crate::mesh::Endpoint;
+use crate::mesh::{self, Endpoint, MeshLimits};
 use crate::shard::core::{Core, Order};
 use crate::topic::Registry;
 
@@ -97,6 +97,14 @@ impl<K: Kernel> Shard<K> {
             pieces: Vec::new(),
             has_completions_left: false,
         }
+    }
+
+    /// The only shard of its engine, for a harness; nothing is published to it but by its clients.
+    #[must_use]
+    pub fn alone(kernel: K, settings: Settings, wall: WallEpoch, seed: u64, commands: Receiver<ShardCommand>) -> Self {
+        let mesh = mesh::connect(1, MeshLimits::for_shards(1)).remove(0);
+        let inlets = Inlets { commands, publishes: crossbeam_channel::never() };
+        Self::new(kernel, settings, mesh, wall, seed, inlets)
     }
 
     /// One turn at `now`: everything that came is applied, everything that is due is sent, and the kernel is entered

@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
 use tidegate::clock::{Moment, WallEpoch};
-use tidegate::config::Config;
 use tidegate::kernel::{Held, Kernel as _, Simulation, SimulationConfig, Wait};
 use tidegate::limits::{Limits, TURN_BYTES_PER_CONNECTION};
-use tidegate::protocol::http::Endpoint;
 use tidegate::protocol::wire::{self, client_frame, server_frame::Body};
 use tidegate::shard::{LimitHits, Report, Settings, Shard, ShardCommand};
 
@@ -25,13 +23,13 @@ struct World {
 
 impl World {
     fn new(change: impl FnOnce(&mut Limits)) -> Self {
-        let Config { mut limits, classes, allowed_origins, .. } = Config::default();
+        let Settings { mut limits, .. } = Settings::default();
         change(&mut limits);
-        let settings = Settings { limits, classes, endpoint: Endpoint::Tidegate, allowed_origins, trusted: Vec::new() };
+        let settings = Settings { limits, ..Settings::default() };
         let simulation = SimulationConfig { capacity: 10_000_000, ..SimulationConfig::default() };
         let (commands, received) = bounded(1);
         let tap = Tap::new(Simulation::new(simulation));
-        let shard = Shard::new(tap, settings, WallEpoch::default(), 1, received);
+        let shard = Shard::alone(tap, settings, WallEpoch::default(), 1, received);
         Self { shard, commands, now: Moment(0), largest_send: 0 }
     }
 

@@ -6,7 +6,6 @@ use crossbeam_channel::{Sender, bounded};
 use tidegate::clock::{Moment, WallEpoch};
 use tidegate::config::Config;
 use tidegate::kernel::{Held, Kernel as _, Simulation, SimulationConfig, Wait};
-use tidegate::protocol::http::Endpoint;
 use tidegate::protocol::wire::{self, Priority, client_frame, server_frame::Body};
 use tidegate::shard::{Ledger, Settings, Shard, ShardCommand};
 
@@ -59,9 +58,9 @@ impl World {
             ..SimulationConfig::default()
         });
         let Config { limits, classes, allowed_origins, trusted, .. } = Config::default();
-        let settings = Settings { limits, classes, endpoint: Endpoint::Tidegate, allowed_origins, trusted };
+        let settings = Settings { limits, classes, allowed_origins, trusted, ..Settings::default() };
         let (commands, received) = bounded(1);
-        Self { shard: Shard::new(simulation, settings, WallEpoch::default(), 1, received), commands, now: Moment(0) }
+        Self { shard: Shard::alone(simulation, settings, WallEpoch::default(), 1, received), commands, now: Moment(0) }
     }
 
     /// What has become due, and a turn that sees it; then the clock goes to what comes next.

@@ -1,6 +1,5 @@
 //! Random scenarios: limits, faults and clients from one seed.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,10 +8,9 @@ use rand::rngs::SmallRng;
 use tidegate::clock::Moment;
 use tidegate::kernel::{Faults, SimulationConfig};
 use tidegate::limits::Limits;
-use tidegate::protocol::http::Endpoint;
 use tidegate::protocol::wire::{self, client_frame};
-use tidegate::shard::{Admission, Settings};
-use tidegate::topic::{Homes, Pattern, Priority, TopicClass};
+use tidegate::shard::Settings;
+use tidegate::topic::{Pattern, Priority, TopicClass};
 
 use crate::client::{Client, Pace, Wanted, masked};
 use crate::explain::Options;
@@ -71,15 +69,7 @@ pub fn settings(random: &mut SmallRng) -> Settings {
     };
     let first = class(random, "first", Pattern::parse("a/*").expect("valid"));
     let last = class(random, "default", Pattern::everything());
-    Settings {
-        limits,
-        classes: vec![first, last],
-        endpoint: Endpoint::Tidegate,
-        allowed_origins: None,
-        trusted: Vec::new(),
-        homes: Homes::ONE,
-        admission: Arc::new(Admission::new(1)),
-    }
+    Settings { limits, classes: vec![first, last], ..Settings::default() }
 }
 
 fn options(random: &mut SmallRng) -> Options {

@@ -8,9 +8,8 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tidegate::clock::{Moment, WallEpoch};
 use tidegate::kernel::{Held as KernelHeld, PeerId, Simulation, SimulationConfig, SocketId, Wait};
-use tidegate::mesh::{self, MeshLimits};
 use tidegate::protocol::wire;
-use tidegate::shard::{Inlets, Ledger, Settings, Shard, ShardCommand};
+use tidegate::shard::{Ledger, Settings, Shard, ShardCommand};
 
 use crate::client::{Client, Link};
 use crate::model::Topic;
@@ -58,9 +57,6 @@ pub struct World {
 impl World {
     pub fn new(config: SimulationConfig, settings: Settings, traces: bool) -> Self {
         let (commands, received) = crossbeam_channel::bounded(8);
-        let (_, publishes) = crossbeam_channel::bounded(1);
-        let inlets = Inlets { commands: received, publishes };
-        let mesh = mesh::connect(1, MeshLimits::for_shards(1)).remove(0);
         let models = Models {
             classes: settings.classes.clone(),
             ledgers: vec![Ledger::default(); settings.classes.len()],
@@ -68,7 +64,7 @@ impl World {
         };
         let may_refuse = settings.classes.iter().any(|class| class.keys < 100);
         let tap = Tap::new(Simulation::new(config));
-        let mut shard = Shard::new(tap, settings, mesh, WallEpoch { boot_us: 1_000_000 }, config.seed, inlets);
+        let mut shard = Shard::alone(tap, settings, WallEpoch { boot_us: 1_000_000 }, config.seed, received);
         shard.keep_journal();
         Self {
             shard,
