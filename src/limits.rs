@@ -12,8 +12,6 @@ pub const PROGRAM_PUBLISHES: usize = 1_024;
 pub const PROGRAM_PUBLISHES_PER_TURN: usize = 256;
 /// Commands that wait for a shard.
 pub const SHARD_COMMANDS: usize = 64;
-/// A chunk with more to come is not begun behind other patches in less room.
-pub const CHUNK_ROOM: usize = 1_024;
 /// Bytes of one transfer to another shard's replica that is behind.
 pub const TRANSFER_BYTES: usize = 1024 * 1024;
 /// Bytes of patches that one connection is given in one turn.

@@ -32,6 +32,7 @@ use progress::Progress;
 use relay::Relay;
 use sockets::{Habit, Random};
 use support::{Client, LIMIT, end, engine};
+use tidegate::config::Shards;
 use tidegate::engine::Engine;
 use tidegate::feed::book::Book;
 use tidegate::protocol::wire;
@@ -164,15 +165,26 @@ fn check_snapshots(engine: &Engine, world: &World) -> Tally {
     follower.finish(&names)
 }
 
+/// With so many shards on however many cores: the same books, the same checksums, every ledger closed.
+const SHARDS: [u16; 4] = [1, 2, 4, 8];
+
+fn sharded(shards: u16) -> Engine {
+    println!("{shards} shards");
+    engine(|config| config.shards = Shards::Count(shards))
+}
+
 #[test]
 fn books_of_every_subscriber_are_right_at_every_head() {
     let mut world = World::default();
     world.inputs.push(Input::depth("depth/binance_spot_btcusdt_20240808.gz", "BTCUSDT", 11, 30));
     world.inputs.push(Input::depth("depth/binance_spot_ethusdt_20240808.gz", "ETHUSDT", 12, 30));
     let world = Arc::new(world);
-    let engine = engine(|_| {});
+    SHARDS.into_iter().for_each(|shards| books_are_right(&world, sharded(shards)));
+}
+
+fn books_are_right(world: &Arc<World>, engine: Engine) {
     let begun = Instant::now();
-    let mut audience = Audience::new(&world, engine.local_addr());
+    let mut audience = Audience::new(world, engine.local_addr());
     let progress: Vec<_> = world.inputs.iter().map(|it| Arc::new(Progress::new(it.publications.len()))).collect();
     for (input, progress) in world.inputs.iter().zip(&progress) {
         follow(&mut audience, progress, &input.symbol);
@@ -191,7 +203,7 @@ fn books_of_every_subscriber_are_right_at_every_head() {
     audience.tallies().into_iter().for_each(|one| tally += one);
     println!("{count} subscribers, {:?}: {tally:?}", begun.elapsed());
 
-    tally += check_snapshots(&engine, &world);
+    tally += check_snapshots(&engine, world);
     let (published, ledger) = ledger(&engine);
     assert_eq!(published, world.inputs.iter().flat_map(|it| it.topics.values()).map(|it| it.last).sum::<u64>());
     // What was under way on a connection that was cut was sent and did not arrive.
@@ -240,10 +252,13 @@ fn follow(audience: &mut Audience, progress: &Arc<Progress>, symbol: &str) {
 #[test]
 fn a_match_is_the_same_map_everywhere_after_every_frame() {
     let world = Arc::new(World { inputs: vec![Input::game()] });
+    SHARDS.into_iter().for_each(|shards| match_is_the_same(&world, sharded(shards)));
+}
+
+fn match_is_the_same(world: &Arc<World>, engine: Engine) {
     let topic = world.inputs[0].topics.keys().next().expect("a match has a topic").clone();
-    let engine = engine(|_| {});
     let begun = Instant::now();
-    let mut audience = Audience::new(&world, engine.local_addr());
+    let mut audience = Audience::new(world, engine.local_addr());
     let progress = Arc::new(Progress::new(world.inputs[0].publications.len()));
     for (habit, count) in [(Habit::Steady, 24), (Habit::Stalls, 10), (Habit::Late(40), 4)] {
         (0..count).for_each(|_| audience.raw(&progress, habit, Part::Whole, vec![to(&topic)]));
@@ -255,7 +270,7 @@ fn a_match_is_the_same_map_everywhere_after_every_frame() {
     let mut tally = Tally::default();
     audience.tallies().into_iter().for_each(|one| tally += one);
     println!("{:?}: {tally:?}", begun.elapsed());
-    tally += check_snapshots(&engine, &world);
+    tally += check_snapshots(&engine, world);
 
     // Nobody was cut off, so what the engine says it sent is what arrived.
     let (published, ledger) = ledger(&engine);

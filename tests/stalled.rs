@@ -56,10 +56,12 @@ impl Metrics {
     }
 
     fn value(&self, name: &str) -> usize {
-        let mut lines =
+        let of_shards =
             self.0.lines().filter(|line| line.starts_with(name) && line[name.len()..].starts_with(['{', ' ']));
-        let (Some(line), None) = (lines.next(), lines.next()) else { panic!("{name} is no single series: {}", self.0) };
-        line.rsplit(' ').next().and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{line}"))
+        let number = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<usize>().ok());
+        let values: Vec<_> = of_shards.map(|line| number(line).unwrap_or_else(|| panic!("{line}"))).collect();
+        assert!(!values.is_empty(), "{name} is no series: {}", self.0);
+        values.into_iter().sum()
     }
 }
 

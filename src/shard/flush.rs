@@ -12,7 +12,7 @@ use crate::clock::Moment;
 use crate::fanout::{Announcement, Place, Ready, SubscriptionOptions};
 use crate::ids::Offset;
 use crate::limits::{
-    CHUNK_ROOM, FAIRNESS_INTERVAL, FILTERED_PATCH_INTERVAL, PATCH_BYTES, SENDS_PER_TURN, TURN_BYTES_PER_CONNECTION,
+    FAIRNESS_INTERVAL, FILTERED_PATCH_INTERVAL, PATCH_BYTES, SENDS_PER_TURN, TURN_BYTES_PER_CONNECTION,
 };
 use crate::protocol::envelope;
 use crate::protocol::frame::{Opcode, frame};
@@ -317,10 +317,6 @@ impl Core {
                 self.encoded.push(topic);
                 let topic = self.topics.topic_mut(topic);
                 let patch = topic.log.patch(topic.id, &cursor, &ask);
-                if patch.more && room < CHUNK_ROOM && self.payload(index) > 0 {
-                    // A few records would count as its turn, and the topic that goes first would always be the same.
-                    return Chunk::NoRoom;
-                }
                 self.counters.own_patches += 1;
                 self.outbox.keep(TurnPatch { patch, class, before: cursor })
             }
