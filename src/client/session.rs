@@ -93,7 +93,7 @@ struct Subscription {
     /// Topics that the application was told of and that were not ended.
     topics: BTreeSet<Arc<str>>,
     /// Those that the newest Subscribe has brought so far; `None` once all that matched then have come.
-    announced: Option<BTreeSet<Arc<str>>>,
+    announced: Option<Announced>,
 }
 
 #[derive(Debug)]
@@ -116,6 +116,14 @@ struct Publish {
 pub(crate) const CREDIT_STEP: u64 = 1024;
 #[cfg(feature = "server")]
 const _: () = assert!(CREDIT_STEP <= crate::limits::WINDOW_MIN_BYTES / 4);
+
+/// What came since a Subscribe was said again.
+#[derive(Debug, Default)]
+struct Announced {
+    topics: BTreeSet<Arc<str>>,
+    /// How many of them answered it.
+    answers: u32,
+}
 
 impl Session {
     pub(crate) fn new(token: String, agent: String, credit_bytes: u64) -> Self {
@@ -374,14 +382,25 @@ impl Session {
 
     /// After a Subscribe was said again: topics that it did not bring are gone, once all that match have come.
     fn end_unannounced(&mut self, request: u64, subscribed: &wire::Subscribed, outputs: &mut Vec<Output>) {
-        let asked = self.subscriptions.iter_mut().find(|(_, s)| request != 0 && s.request == request);
-        let Some((id, subscription)) = asked else { return };
+        if request == 0 {
+            // It came to match while the answers were still coming: it is there, though it answers nothing.
+            for subscription in self.subscriptions.values_mut() {
+                if let Some(announced) = &mut subscription.announced {
+                    announced.topics.insert(subscribed.topic.as_str().into());
+                }
+            }
+            return;
+        }
+        let Some((id, subscription)) = self.subscriptions.iter_mut().find(|(_, s)| s.request == request) else {
+            return;
+        };
         let Some(announced) = &mut subscription.announced else { return };
         if subscribed.topic_id != 0 {
-            announced.insert(subscribed.topic.as_str().into());
+            announced.topics.insert(subscribed.topic.as_str().into());
+            announced.answers += 1;
         }
-        if announced.len() >= subscribed.matching as usize {
-            let announced = subscription.announced.take().unwrap_or_default();
+        if announced.answers >= subscribed.matching {
+            let announced = subscription.announced.take().unwrap_or_default().topics;
             for topic in subscription.topics.difference(&announced) {
                 let delivery = Delivery::Unsubscribed { topic: topic.clone(), reason: wire::Code::NotFound };
                 outputs.push(Output::Deliver(*id, delivery));
@@ -471,7 +490,7 @@ impl Session {
         }
         subscription.request = request;
         subscription.is_answered = false;
-        subscription.announced = Some(BTreeSet::new());
+        subscription.announced = Some(Announced::default());
         let body = wire::Subscribe { resume: subscription.position, ..subscription.options.to_wire() };
         self.request(client_frame::Body::Subscribe(body));
     }

@@ -117,6 +117,17 @@ fn topics_that_went_while_away_are_ended() {
 }
 
 #[test]
+fn a_topic_that_comes_between_the_answers_is_not_taken_for_gone() {
+    let mut session = session();
+    session.subscribe(1, SubscribeOptions::new("m/*"), None).expect("a valid pattern");
+    let request = subscribes(&welcome(&mut session, b"s"))[0].0;
+    receive(&mut session, request, subscribed(1, "m/a", 2));
+    receive(&mut session, 0, subscribed(3, "m/c", 1));
+    let outputs = receive(&mut session, request, subscribed(2, "m/b", 2));
+    assert!(matches!(&outputs[..], [Output::Deliver(1, Delivery::Subscribed { .. })]), "{outputs:?}");
+}
+
+#[test]
 fn a_passing_refusal_is_final_only_for_a_new_subscription() {
     let overloaded = || Body::Error(wire::Error { code: wire::Code::Overloaded.into(), ..Default::default() });
     let mut session = session();
