@@ -130,13 +130,14 @@ impl Engine {
     /// What stands in the way.
     pub fn start_as(config: Config, role: Role) -> Result<Self, StartError> {
         let placement = Placement::choose(&config);
-        let (local_addr, listeners) = listeners(&config, placement.shards())?;
+        let (local_addr, listeners) = listeners(&config, &placement)?;
         let (homes, clock) = (Homes { shards: placement.shards(), seed: rand::random() }, Clock::start());
         let shards = start_shards(&config, role.endpoint, &placement, listeners, homes, clock)?;
         let control = ControlConfig {
             admin: config.admin,
             class_names: config.classes.iter().map(|class| class.name.clone()).collect(),
             signals: role.signals,
+            cpu: placement.control_cpu(),
         };
         let handles: Vec<_> = shards.iter().map(|shard| shard.handle.clone()).collect();
         let publisher = Publisher::new(publisher::Shared {
@@ -256,7 +257,8 @@ impl Drop for Engine {
 
 /// A listener for each shard. The first binds the port alone, so that a second engine on it is refused instead of taking half
 /// of the clients; then it shares it with the others.
-fn listeners(config: &Config, shards: u16) -> Result<(SocketAddr, Vec<TcpListener>), StartError> {
+fn listeners(config: &Config, placement: &Placement) -> Result<(SocketAddr, Vec<TcpListener>), StartError> {
+    let shards = placement.shards();
     let failed = |source| StartError::Listen { address: config.listen, source };
     let options = ListenOptions {
         sharing: if shards == 1 { Sharing::Alone } else { Sharing::First },
@@ -273,6 +275,13 @@ fn listeners(config: &Config, shards: u16) -> Result<(SocketAddr, Vec<TcpListene
         for listener in &listeners {
             // Accepted sockets inherit it.
             socket2::SockRef::from(listener).set_tcp_congestion(name.as_bytes()).map_err(failed)?;
+        }
+    }
+    if config.incoming_cpu {
+        for (shard, listener) in (0..).map(ShardId).zip(&listeners) {
+            if let Some(cpu) = placement.cpu_of(shard) {
+                socket2::SockRef::from(listener).set_cpu_affinity(cpu).map_err(failed)?;
+            }
         }
     }
     Ok((local_addr, listeners))

@@ -7,8 +7,8 @@
 //!
 //! ```text
 //!      publishers and subscribers                           Prometheus, operators, signals
-//!               │  ▲                                                  │
-//! ┌─ shard ─────▼──┴───────────────────────────────┐     ┌─ control ──▼─────────────┐
+//!               │  ▲   (the kernel spreads them)                      │
+//! ┌─ shard 0 ─────▼──┴─────────────────────────────┐     ┌─ control ──▼─────────────┐
 //! │ kernel    one io_uring: sockets, buffers       │     │ tokio-uring: /metrics,   │
 //! │    │  ▲                                        │     │ /healthz, /readyz        │
 //! │ protocol  HTTP head, frames, envelopes         │     └───────────┬──────────────┘
@@ -17,13 +17,17 @@
 //! │    │  ▲                                        │      (bounded channel, waker)
 //! │ topic     logs: records in, patches out        │
 //! │    │  ▲                                        │     ┌─ engine ─────────────────┐
-//! │ fanout    who is at the head, who is behind,   │     │ boot, threads, orderly   │
-//! │           how much each connection may be sent │     │ shutdown; embedding      │
-//! └────────────────────────────────────────────────┘     └──────────────────────────┘
+//! │ fanout    who is at the head, who is behind,   │     │ boot, placement, threads,│
+//! │           how much each connection may be sent │     │ orderly shutdown;        │
+//! └────────────────────┬───▲───────────────────────┘     │ embedding                │
+//!                 mesh │   │ ShardMessage                └──────────────────────────┘
+//!                      ▼   │ (a bounded lock-free channel each way, a doorbell)
+//!               shard 1, shard 2, ...
 //! ```
 //!
-//! A shard is one thread with an event loop. It owns its connections, its logs and its ring by value. This version
-//! runs one; ids, homes and messages are shaped for several.
+//! A shard is one thread with an event loop. It owns its connections, its logs and its ring by value. A topic has one *home*
+//! shard, which gives the offsets; other shards with subscribers keep a *replica* of its log and forward the home's frames
+//! untouched. A client cannot tell how many shards there are.
 //!
 //! # Code map
 //!
@@ -36,6 +40,7 @@
 //! | [`session`] | one connection: alive, stalled or dead; how many messages it may send | [`session::Heartbeat`] |
 //! | [`topic`] | names, patterns, classes; the log, its retention and its patches; the memory of sequences | [`topic::Log`], [`topic::Log::patch`] |
 //! | [`fanout`] | a topic's lists of subscribers, a connection's way out and its in-flight window | [`fanout::Channel`], [`fanout::Window`] |
+//! | [`mesh`] | the ways between shards: channels, and a doorbell that wakes only sleepers | [`mesh::Endpoint`] |
 //! | [`shard`] | the turn: reap, parse, apply, expire, flush, submit, settle | [`shard::Shard::turn`] |
 //! | [`engine`] | boot, pinning, orderly shutdown; also the way to embed | [`engine::Engine`] |
 //! | [`control`] | the other thread: metrics, health, signals | [`control::Control`] |
@@ -54,13 +59,16 @@
 //! 1. **In.** A multishot receive completes: [`kernel::Completion::Received`]. `Shard::reap` (`mod.rs`) hands the bytes, in the
 //!    buffer that they arrived in, to `Core::received` (`receive.rs`). [`protocol::websocket::Receiver`] unmasks them in place and lends a message;
 //!    [`protocol::envelope::decode`] makes a frame of it.
-//! 2. **Applied.** `Core::dispatch` (`dispatch.rs`) sends a `Publish` to `Core::publish_admitted` (`publish.rs`): the sequence is checked
-//!    ([`topic::Sequences`]), the topic found or made ([`topic::Registry`]), each record parsed once
-//!    ([`topic::NewRecord::parse`]) and appended by [`topic::Log::apply`], which encodes it for all time. The topic is now
-//!    dirty; the acknowledgement waits in the connection's [`fanout::Outlet`].
+//! 2. **Applied.** `Core::dispatch` (`dispatch.rs`) sends a `Publish` to `Core::publish_admitted` (`publish.rs`), which parses each
+//!    record once ([`topic::NewRecord::parse`]) and hands them to the topic's home: this shard, or another by
+//!    [`shard::ShardMessage::Publish`]. There the sequence is checked ([`topic::Sequences`]), the topic found or made
+//!    ([`topic::Registry`]), and each record appended by [`topic::Log::apply`], which encodes it for all time. The topic is now
+//!    dirty; the acknowledgement goes back to the publisher's shard and waits in the connection's [`fanout::Outlet`].
 //! 3. **Offered.** `Core::flush` (`flush.rs`) takes the dirty topics by priority. For the first subscriber at the previous head
 //!    `Core::shared` has [`topic::Log::patch`] make a frame, WebSocket header included; everyone else at that head gets the same
 //!    bytes, by reference count. Who may not take it (blocked, no room in the window, options) is listed as behind.
+//!    Before them, each shard that follows the topic is sent a [`topic::Transfer`] with the same bytes (`followers.rs`); there
+//!    [`topic::Log::follow`] brings the replica up (`following.rs`), and its flush forwards them in the same way.
 //! 4. **Caught up.** Connections that woke (writable again, a pong or credit, a timer) are `serve`d: `gather` orders their topics,
 //!    `chunk` has the log make a patch from each one's own cursor, as far as there is room.
 //! 5. **Out.** `Outbox` (`outbox.rs`) holds one send for each connection: the rest of a cut frame, answers, patches, a marker.
@@ -70,6 +78,9 @@
 //!    [`fanout::Window::sent`].
 //! 7. **Confirmed.** The pong of the marker, or `Credit`, comes back on the same way as step 1, and
 //!    [`fanout::Window::confirm_mark`] makes room for more.
+//!
+//! Between shards, around it: `questions.rs` (a `Subscribe` or a shown session asks other shards first, and its client is not read from
+//! until they have answered), `directory.rs` (topics whose home is elsewhere), `admission.rs` (what all shards admit together).
 //!
 //! Around it: `accept.rs` (admission, the upgrade), `subscribe.rs` (subscriptions and the topics they match), `deadlines.rs`
 //! (everything that happens because time passed, from one [`shard::wheel`]), `closing.rs` (how connections end), `core.rs` (what a
@@ -83,6 +94,9 @@
 //! * A connection gets at most one send per turn, and nothing while an earlier one is short.
 //! * The kernel owns no bytes to be sent once [`kernel::Kernel::enter`] has returned.
 //! * A slot of the socket table is reused only when the kernel holds no operation of it; ids carry a generation.
+//! * A topic's offsets are given, and the fates of its events decided, at its home alone. A replica's head is always a moment of its
+//!   home's state; the checksum is compared whenever it moves.
+//! * Between two shards messages keep their order, and a fence is answered behind everything that was to be said before.
 //! * Everything has a limit in [`limits`], and a counter for when it is hit. Nothing grows by what a peer merely claims.
 //! * A peer's fault is a close code and a counter; a broken invariant panics, and the process ends with 70, since its state cannot
 //!   be trusted.

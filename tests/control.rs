@@ -51,6 +51,7 @@ fn start(shards: Vec<ShardHandle>) -> Control {
         admin: SocketAddr::from(([127, 0, 0, 1], 0)),
         class_names: vec!["default".to_owned()],
         signals: Signals::Ignore,
+        cpu: None,
     };
     Control::start(config, shards).expect("the control thread starts")
 }
@@ -171,7 +172,7 @@ fn a_failed_start_gives_back_everything_and_names_the_address() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound");
     let before = held();
-    let config = ControlConfig { admin: address, class_names: Vec::new(), signals: Signals::Ignore };
+    let config = ControlConfig { admin: address, class_names: Vec::new(), signals: Signals::Ignore, cpu: None };
     let error = Control::start(config, Vec::new()).expect_err("the port is taken");
     assert!(matches!(&error, ControlError::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse));
     assert!(error.to_string().contains(&address.to_string()), "{error}");
@@ -220,6 +221,7 @@ fn shutdown_that_never_ends() {
         admin: SocketAddr::from(([127, 0, 0, 1], 0)),
         class_names: Vec::new(),
         signals: Signals::Handle,
+        cpu: None,
     };
     let control = Control::start(config, Vec::new()).expect("the control thread starts");
     println!("\nstate: {}", control.local_addr());

@@ -34,21 +34,25 @@ fn the_examples_of_configurations_are_valid() {
     assert_eq!(count, 2);
 }
 
-/// The module's example is compiled as a doctest.
+/// The modules' examples are compiled as doctests.
 #[test]
-fn the_readme_has_the_example_of_the_client() {
+fn the_readme_has_the_examples_of_the_modules() {
     let readme = document("README.md");
-    let [example] = blocks(&readme, "rust")[..] else { panic!("the README has one block of Rust") };
-    let module = document("src/client/mod.rs");
-    let (_, doctest) = module.split_once("//! ```no_run\n").expect("the module has an example");
-    let doctest: Vec<_> = doctest
-        .lines()
-        .take_while(|line| *line != "//! ```")
-        .map(|line| line.strip_prefix("//!").expect("a line of the module's documentation").trim_start_matches(' '))
-        .filter(|line| !line.starts_with("# "))
-        .collect();
-    let example: Vec<_> = example.lines().map(str::trim_start).collect();
-    assert_eq!(example, doctest);
+    let sources = [("src/client/mod.rs", "//! "), ("src/engine/publisher.rs", "/// ")];
+    let examples = blocks(&readme, "rust");
+    assert_eq!(examples.len(), sources.len(), "one block of Rust for each");
+    for (example, (source, comment)) in examples.into_iter().zip(sources) {
+        let module = document(source);
+        let (_, doctest) = module.split_once(&format!("{comment}```no_run\n")).expect("the module has an example");
+        let doctest: Vec<_> = doctest
+            .lines()
+            .take_while(|line| *line != format!("{comment}```"))
+            .map(|line| line.strip_prefix(comment.trim_end()).expect("a line of documentation").trim_start_matches(' '))
+            .filter(|line| !line.starts_with("# "))
+            .collect();
+        let example: Vec<_> = example.lines().map(str::trim_start).collect();
+        assert_eq!(example, doctest, "{source}");
+    }
 }
 
 #[test]

@@ -54,6 +54,8 @@ pub struct Config {
     pub idle: Idle,
     /// Congestion control of connections (`TCP_CONGESTION`); `None`: the system's.
     pub congestion: Option<String>,
+    /// Gives each shard the connections whose packets its CPU receives (`SO_INCOMING_CPU`).
+    pub incoming_cpu: bool,
     /// Serves addresses other than loopback though nobody has to prove who they are.
     pub insecure: bool,
     /// Origins of web pages that may connect, compared exactly; `None`: all. Clients that send no `Origin` are no browsers and may.
@@ -77,6 +79,7 @@ impl Default for Config {
             cpus: None,
             idle: Idle::Park,
             congestion: None,
+            incoming_cpu: false,
             insecure: false,
             allowed_origins: None,
             trusted: IpNetwork::loopback(),

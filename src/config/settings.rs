@@ -125,6 +125,13 @@ pub(super) const TOP: &[Setting<Config>] = &[
         print: |config| config.congestion.as_deref().map(quoted),
     },
     Setting {
+        key: "incoming_cpu",
+        unit: "",
+        note: "give each shard the connections whose packets its CPU receives (SO_INCOMING_CPU): for hosts with pinned queues",
+        write: |config, value| value.boolean().map(|incoming_cpu| config.incoming_cpu = incoming_cpu),
+        print: |config| Some(config.incoming_cpu.to_string()),
+    },
+    Setting {
         key: "insecure",
         unit: "",
         note: "serve more than loopback though nobody has to prove who they are",

@@ -340,7 +340,7 @@ fn every_limit_is_a_setting_and_explained() {
         pressure_normal, linger,
     );
     let of_config = keys_of!(Config:
-        listen, admin, shards, cpus, idle, congestion, insecure, allowed_origins, trusted, drain, limits, classes,
+        listen, admin, shards, cpus, idle, congestion, incoming_cpu, insecure, allowed_origins, trusted, drain, limits, classes,
     );
     let is_row = |key: &str, field: &str| key == field || key == format!("{field}_ms");
     let explained = Config::default().explained_limits();

@@ -32,6 +32,8 @@ pub struct ControlConfig {
     pub class_names: Vec<String>,
     /// Whose business signals are.
     pub signals: Signals,
+    /// The CPU that the thread is pinned to; `None`: none.
+    pub cpu: Option<usize>,
 }
 
 /// Whose business SIGINT and SIGTERM are.
@@ -91,7 +93,7 @@ impl Control {
     /// # Errors
     /// If the address cannot be bound, or if the kernel refuses a thread or a ring.
     pub fn start(config: ControlConfig, shards: Vec<ShardHandle>) -> Result<Self, ControlError> {
-        let ControlConfig { admin: address, class_names, signals } = config;
+        let ControlConfig { admin: address, class_names, signals, cpu } = config;
         let (listener, local_addr) = bind(address).map_err(|source| ControlError::Listen { address, source })?;
         let is_draining = Arc::new(AtomicBool::new(false));
         let admin = Admin::new(shards, class_names, Arc::clone(&is_draining));
@@ -101,6 +103,9 @@ impl Control {
         let (started_sender, started) = mpsc::sync_channel(1);
         let draining = Arc::clone(&is_draining);
         let thread = thread::Builder::new().name("tidegate-control".to_owned()).spawn(move || {
+            if let Some(id) = cpu {
+                core_affinity::set_for_current(core_affinity::CoreId { id });
+            }
             let watch = Watch { signals, requests: request_sender.clone(), draining };
             let result = run(listener, admin, watch, stopped, &started_sender);
             if let Err(error) = result {

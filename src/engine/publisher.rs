@@ -20,11 +20,14 @@ use crate::topic::{Homes, NameError, NewRecord, RecordError, TopicClass, TopicNa
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use tidegate::config::Config;
-/// use tidegate::engine::{Engine, Update};
+/// use tidegate::engine::{Engine, PublishError, Update};
 ///
-/// let engine = Engine::start(Config::default())?;
+/// let engine = Engine::embed(Config::default())?;
 /// let publisher = engine.publisher();
-/// publisher.publish("market/BTC-USD", [Update::state("bid", "64000.5"), Update::event("a trade")])?;
+/// match publisher.publish("match/1", [Update::state("ball", "12.5 3.0 0.4")]) {
+///     Err(PublishError::Full) => { /* send the whole state with `replace` at the next tick */ }
+///     other => other?,
+/// }
 /// # Ok(())
 /// # }
 /// ```
