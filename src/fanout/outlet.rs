@@ -10,14 +10,23 @@ use crate::fanout::Window;
 /// patches are made when they can be sent, and those that the socket did not begin to take are taken back.
 #[derive(Debug, Default)]
 pub struct Outlet {
-    /// Goes before everything else: the rest of the frame or the answers that a short send cut.
-    cut: Bytes,
-    answers: BytesMut,
+    /// `None` while nothing waits: the state of every idle connection.
+    waits: Option<Box<Waits>>,
     /// True exactly while the kernel was asked for `Writable` and has not said it.
     pub is_blocked: bool,
     /// How many patch bytes may be in flight.
     pub window: Window,
 }
+
+/// What waits to be sent.
+#[derive(Debug, Default)]
+struct Waits {
+    /// Goes before everything else: the rest of the frame or the answers that a short send cut.
+    cut: Bytes,
+    answers: BytesMut,
+}
+
+const _: () = assert!(size_of::<Outlet>() <= 128, "one sits in every idle connection");
 
 /// What a short send took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,26 +38,27 @@ pub struct Taken {
 impl Outlet {
     /// Queues a frame that is not a patch.
     pub fn answer(&mut self, frame: &[u8]) {
-        self.answers.extend_from_slice(frame);
+        self.waits.get_or_insert_default().answers.extend_from_slice(frame);
     }
 
     /// Bytes that wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.cut.len() + self.answers.len()
+        self.waits.as_ref().map_or(0, |waits| waits.cut.len() + waits.answers.len())
     }
 
     /// Heap bytes held.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        self.cut.len() + self.answers.capacity()
+        self.waits.as_ref().map_or(0, |waits| size_of::<Waits>() + waits.cut.len() + waits.answers.capacity())
     }
 
     /// Takes what waits, as the first two pieces of the next send. Either may be empty.
     #[must_use]
     pub fn take(&mut self) -> [Bytes; 2] {
         debug_assert!(!self.is_blocked);
-        [std::mem::take(&mut self.cut), std::mem::take(&mut self.answers).freeze()]
+        let Waits { cut, answers } = self.waits.take().map_or_else(Waits::default, |waits| *waits);
+        [cut, answers.freeze()]
     }
 
     /// The send of `pieces` (the first two from [`Outlet::take`]) was short: only `taken` bytes went. Keeps the rest of the
@@ -76,17 +86,21 @@ impl Outlet {
         }
         debug_assert!(left == 0, "the kernel took more than it was given");
         let [first, answers] = rest;
-        debug_assert!(self.cut.is_empty() && (cut.is_empty() || (first.is_empty() && answers.is_empty())));
-        if first.is_empty() {
-            // The rest of the answers stays where it is: copied at each short send, a large one would cost quadratic time.
-            self.cut = if cut.is_empty() { answers } else { cut };
+        if first.is_empty() && answers.is_empty() && cut.is_empty() {
             return Taken { begun };
         }
-        self.cut = first;
+        let waits = self.waits.get_or_insert_default();
+        debug_assert!(waits.cut.is_empty() && (cut.is_empty() || (first.is_empty() && answers.is_empty())));
+        if first.is_empty() {
+            // The rest of the answers stays where it is: copied at each short send, a large one would cost quadratic time.
+            waits.cut = if cut.is_empty() { answers } else { cut };
+            return Taken { begun };
+        }
+        waits.cut = first;
         if !answers.is_empty() {
-            let later = std::mem::take(&mut self.answers);
-            self.answers = BytesMut::from(answers);
-            self.answers.extend_from_slice(&later);
+            let later = std::mem::take(&mut waits.answers);
+            waits.answers = BytesMut::from(answers);
+            waits.answers.extend_from_slice(&later);
         }
         Taken { begun }
     }

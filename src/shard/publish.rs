@@ -66,7 +66,7 @@ impl Core {
     }
 
     /// The name of a topic that exists, here or elsewhere.
-    fn name_of_topic(&self, name: &str) -> Option<TopicName> {
+    pub(super) fn name_of_topic(&self, name: &str) -> Option<TopicName> {
         let here = self.topics.find(name).map(|topic| &self.topics.topic(topic).name);
         let elsewhere = || Some(&self.directory.topic(self.directory.find(name)?)?.name);
         here.or_else(elsewhere).cloned()

@@ -54,7 +54,10 @@ impl Core {
                     let message = format!("at most {limit} subscriptions on a connection");
                     return self.answer_error(index, request, Code::LimitReached, &message, Duration::ZERO);
                 }
-                self.add_subscription(index, pattern.clone(), options)
+                // Most are to a topic that exists, whose name is there already.
+                let shared = self.name_of_topic(pattern.as_str()).filter(|_| pattern.is_exact());
+                let pattern = shared.as_ref().map_or_else(|| pattern.clone(), Pattern::from);
+                self.add_subscription(index, pattern, options)
             }
         };
         let matching = self.matching(&pattern);

@@ -49,6 +49,11 @@ impl TopicName {
         }
     }
 
+    /// The text, shared.
+    pub(super) fn shared(&self) -> Arc<str> {
+        self.0.clone()
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -14,6 +14,13 @@ pub(super) const MAX_STARS: usize = 3;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pattern(Arc<str>);
 
+impl From<&TopicName> for Pattern {
+    /// The name as a pattern that matches it alone; shares its text.
+    fn from(name: &TopicName) -> Self {
+        Self(name.shared())
+    }
+}
+
 impl Pattern {
     /// `**`.
     #[must_use]
