@@ -46,9 +46,6 @@ pub(super) struct FanoutArgs {
     /// Bytes of credit of each subscriber; 0: plain clients.
     #[arg(long, default_value_t = 0)]
     credit: u64,
-    /// Measure a bare loop of send(2), too; always done with --rate.
-    #[arg(long)]
-    bare: bool,
 }
 
 /// What came of it.
@@ -71,7 +68,6 @@ struct FanoutResult {
     bare_ns_per_send: Option<f64>,
     /// By how much a delivery costs more than a bare send.
     ratio_to_bare: Option<f64>,
-    bare_short_sends: Option<u64>,
     /// The share of the time in which it had work.
     server_busy_percent: f64,
     /// The share of the time in which it had a CPU: less, where other processes took it.
@@ -90,7 +86,7 @@ struct FanoutResult {
 pub(super) fn run(args: &FanoutArgs) -> Result<(), CliError> {
     let options = &args.common;
     let server = Server::start(options)?;
-    pin(options.cpus().1);
+    pin(server.cpus.generator)?;
     let keys = args.keyed.unwrap_or(0);
     let shape = Shape {
         subscribers: args.subscribers as usize,
@@ -106,8 +102,8 @@ pub(super) fn run(args: &FanoutArgs) -> Result<(), CliError> {
 
     load.run_for(Duration::from_secs_f64(args.warm_up), drive)?;
     let mut bare = None;
-    if args.bare || args.rate.is_some() {
-        bare = Some(measure_bare(args, &load)?);
+    if let Some(rate) = args.rate {
+        bare = Some(measure_bare(args, &server, &load, rate)?);
         // The connections were idle meanwhile: they are as warm again before the measurement.
         load.run_for(Duration::from_secs_f64(args.warm_up.min(1.0)), drive)?;
     }
@@ -117,9 +113,9 @@ pub(super) fn run(args: &FanoutArgs) -> Result<(), CliError> {
     load.observations.is_measuring = false;
     let (elapsed, cpu, after) = (start.elapsed().as_secs_f64(), server.cpu_time()? - cpu, load.totals());
     let later = server.metrics()?;
-    if let Some(first) = bare {
+    if let (Some(first), Some(rate)) = (bare.take(), args.rate) {
         // Before and after, so that what else the machine does weighs on both.
-        bare = Some(first + measure_bare(args, &load)?);
+        bare = Some(first.and(&measure_bare(args, &server, &load, rate)?));
     }
     load.drain()?;
 
@@ -146,7 +142,6 @@ pub(super) fn run(args: &FanoutArgs) -> Result<(), CliError> {
         cpu_ns_per_delivery,
         bare_ns_per_send: bare.as_ref().map(BareResult::ns_per_send),
         ratio_to_bare: bare.as_ref().map(|bare| cpu_ns_per_delivery / bare.ns_per_send()),
-        bare_short_sends: bare.map(|bare| bare.short),
         server_busy_percent: cpu.busy_percent(elapsed),
         server_cpu_percent: cpu.used_ns as f64 / elapsed / 1e7,
         server_rss_mb: server.memory()?.rss as f64 / 1e6,
@@ -162,10 +157,10 @@ pub(super) fn run(args: &FanoutArgs) -> Result<(), CliError> {
 }
 
 /// Half of the bare loop's share: it runs before and after.
-fn measure_bare(args: &FanoutArgs, load: &Load) -> Result<BareResult, CliError> {
+fn measure_bare(args: &FanoutArgs, server: &Server, load: &Load, rate: u64) -> Result<BareResult, CliError> {
     let totals = load.totals();
     let bytes = (totals.bytes / totals.patches.max(1)).max(1) as usize;
-    bare::measure(&args.common, args.subscribers as usize, bytes, args.rate.unwrap_or(0), args.seconds / 2.0)
+    bare::measure(&args.common, server, args.subscribers as usize, bytes, rate, args.seconds / 2.0)
 }
 
 impl fmt::Display for FanoutResult {

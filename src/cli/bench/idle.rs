@@ -53,7 +53,7 @@ pub(super) fn run(args: &IdleArgs) -> Result<(), CliError> {
     if server.pid().is_none() {
         return Err(CliError::new(Exit::Usage, "idle needs --pid to look at the memory of the server at --url"));
     }
-    pin(options.cpus().1);
+    pin(server.cpus.generator)?;
     let shape = Shape { subscribers: FIRST as usize, slow: 0, slow_rate: 0, bytes: 128, keys: 1, credit: 0 };
     let mut load = Load::connect(&server, options, &shape)?;
     let settle = Duration::from_secs_f64(args.settle);

@@ -19,11 +19,11 @@ use crate::cli::CliError;
 use crate::shard::Ledger;
 
 /// One subscriber in so many verifies every record.
-const VERIFY_ONE_IN: usize = 50;
+pub(super) const VERIFY_ONE_IN: usize = 50;
 /// Bytes read at a time.
-const SCRATCH: usize = 256 * 1024;
+pub(super) const SCRATCH: usize = 256 * 1024;
 /// Events taken at a time.
-const EVENTS: usize = 256;
+pub(super) const EVENTS: usize = 256;
 /// The publisher is looked after at least every so many reads, so that subscribers never make it wait long.
 const READS_BETWEEN_PUBLISHES: usize = 16;
 /// Slow subscribers read, and credit that waits is sent, this often.

@@ -41,7 +41,7 @@ enum Scenario {
     Slow(slow::SlowArgs),
     /// Subscribed connections on which nothing happens: memory for each.
     Idle(idle::IdleArgs),
-    /// The other side of `fanout --bare`: sends the same bytes to every socket, and nothing else.
+    /// The other side of `fanout --rate`: sends as many bytes to as many sockets, and nothing else.
     #[command(hide = true)]
     BareSend(bare::BareSendArgs),
 }

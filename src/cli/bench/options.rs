@@ -50,18 +50,31 @@ impl CommonArgs {
         (self.congestion != "system").then_some(self.congestion.as_str())
     }
 
-    /// The CPUs of server and generator; `None` where there is only one, so that the system may place them.
-    pub(super) fn cpus(&self) -> (Option<usize>, Option<usize>) {
+    /// The CPUs of server and generator. To be asked before this thread is pinned: the system names only those that it may run on.
+    pub(super) fn cpus(&self) -> Cpus {
         let ids: Vec<_> = core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
         let has_several = ids.len() > 1;
         let default = |id: Option<&usize>| id.copied().filter(|_| has_several);
-        (self.server_cpu.or(default(ids.first())), self.generator_cpu.or(default(ids.last())))
+        Cpus { server: self.server_cpu.or(default(ids.first())), generator: self.generator_cpu.or(default(ids.last())) }
     }
 }
 
+/// Who runs where; `None` where there is only one CPU, so that the system may place them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cpus {
+    pub(super) server: Option<usize>,
+    pub(super) generator: Option<usize>,
+}
+
 /// Pins this thread.
-pub(super) fn pin(cpu: Option<usize>) {
-    if let Some(id) = cpu {
-        core_affinity::set_for_current(core_affinity::CoreId { id });
+///
+/// # Errors
+/// If it may not run there: figures of a run in which server and generator share a CPU mean nothing.
+pub(super) fn pin(cpu: Option<usize>) -> Result<(), CliError> {
+    match cpu {
+        Some(id) if !core_affinity::set_for_current(core_affinity::CoreId { id }) => {
+            Err(failed(format!("this process may not run on CPU {id}")))
+        }
+        _ => Ok(()),
     }
 }

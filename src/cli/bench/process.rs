@@ -61,6 +61,14 @@ pub(super) fn memory(pid: u32) -> io::Result<Memory> {
     Ok(Memory { rss, anonymous: bytes("Pss_Anon").or_else(|| bytes("Anonymous")).unwrap_or(rss) })
 }
 
+/// Where this thread may run, as the system lists it ("0-3").
+pub(super) fn allowed_cpus() -> io::Result<String> {
+    let status = fs::read_to_string("/proc/thread-self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    line.map(|list| list.trim().to_owned())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "status without Cpus_allowed_list"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::failed;
-use super::options::CommonArgs;
+use super::options::{CommonArgs, Cpus};
 use super::process::{self, CpuTime};
 use crate::cli::CliError;
 
@@ -19,20 +19,23 @@ pub(super) struct Server {
     pid: Option<u32>,
     pub(super) address: SocketAddr,
     admin: SocketAddr,
+    /// Where it runs, if it was started here, and where the generator is to run.
+    pub(super) cpus: Cpus,
 }
 
 impl Server {
     /// Starts one, or finds the one at `--url`.
     pub(super) fn start(options: &CommonArgs) -> Result<Self, CliError> {
+        let cpus = options.cpus();
         if let (Some(address), Some(admin)) = (options.address()?, options.admin) {
-            return Ok(Self { child: None, pid: options.pid, address, admin });
+            return Ok(Self { child: None, pid: options.pid, address, admin, cpus });
         }
         // The admin port is not printed, so one is chosen here; whoever takes it in between ends the run with a sentence.
         let admin = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).map_err(failed)?;
         let program = std::env::current_exe().map_err(failed)?;
         let mut command = Command::new(program);
         command.args(["serve", "--listen", "127.0.0.1:0", "--shards", "1", "--admin", &admin.to_string()]);
-        if let (Some(cpu), _) = options.cpus() {
+        if let Some(cpu) = cpus.server {
             command.args(["--cpus", &cpu.to_string()]);
         }
         if let Some(congestion) = options.congestion() {
@@ -40,7 +43,7 @@ impl Server {
         }
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
         let stdout = child.stdout.take().expect("it is piped");
-        let mut server = Self { pid: Some(child.id()), child: Some(child), address: admin, admin };
+        let mut server = Self { pid: Some(child.id()), child: Some(child), address: admin, admin, cpus };
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).map_err(failed)?;
         let address = line.trim_end().strip_prefix("listening on ").and_then(|address| address.parse().ok());

@@ -83,7 +83,7 @@ struct SlowResult {
 pub(super) fn run(args: &SlowArgs) -> Result<(), CliError> {
     let options = &args.common;
     let server = Server::start(options)?;
-    pin(options.cpus().1);
+    pin(server.cpus.generator)?;
     let shape = Shape {
         subscribers: args.subscribers as usize,
         slow: args.slow.min(args.subscribers) as usize,

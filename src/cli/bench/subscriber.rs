@@ -43,6 +43,8 @@ pub(super) struct Subscriber {
     pub(super) verifier: Option<Box<Verifier>>,
     /// `Hello.credit_bytes`, and what was consumed and not confirmed.
     credit: Option<(u64, u64)>,
+    /// The other side closed the connection.
+    pub(super) has_ended: bool,
 }
 
 impl Subscriber {
@@ -53,10 +55,16 @@ impl Subscriber {
         put_message(&mut out, 1, client_frame::Body::Hello(hello));
         let subscribe = wire::Subscribe { topic: topic.to_owned(), ..Default::default() };
         put_message(&mut out, 2, client_frame::Body::Subscribe(subscribe));
+        let credit = (credit > 0).then_some((credit, 0));
+        Self { out, credit, ..Self::placed(stream, is_verifying) }
+    }
+
+    /// Says nothing, and waits for patches from 0.
+    pub(super) fn placed(stream: TcpStream, is_verifying: bool) -> Self {
         Self {
             stream,
             tail: Vec::new(),
-            out,
+            out: Vec::new(),
             cursor: 0,
             is_placed: false,
             newest: 0,
@@ -64,7 +72,8 @@ impl Subscriber {
             patches: 0,
             bytes: 0,
             verifier: is_verifying.then(Box::default),
-            credit: (credit > 0).then_some((credit, 0)),
+            credit: None,
+            has_ended: false,
         }
     }
 
@@ -80,7 +89,10 @@ impl Subscriber {
     ) -> Result<bool, String> {
         let size = scratch.len().min(limit);
         let n = match self.stream.read(&mut scratch[..size]) {
-            Ok(0) => return Err("the server closed a subscriber's connection".into()),
+            Ok(0) => {
+                self.has_ended = true;
+                return Err("the server closed a subscriber's connection".into());
+            }
             Ok(n) => n,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
