@@ -119,10 +119,6 @@ impl World {
         at
     }
 
-    pub fn socket_of(&self, link: usize) -> Option<SocketId> {
-        self.by_socket.iter().find(|(_, at)| **at == link).map(|(socket, _)| *socket)
-    }
-
     /// One turn now; then the clock jumps to what comes next, but not beyond `until`.
     pub fn turn(&mut self, client_wants: Moment, until: Moment) {
         self.models.now = self.now;
