@@ -230,7 +230,7 @@ impl Core {
         let deleted = self.topics.topic_mut(topic).log.expire_keys(now);
         if deleted > 0 {
             self.counters.classes[class.0 as usize].published += deleted;
-            self.note_appended(topic, 0, deleted);
+            self.note_appended(topic, 0, deleted, now);
             self.appended(topic);
         }
         if !self.channels[topic.at()].is_dirty {

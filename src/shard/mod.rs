@@ -53,7 +53,7 @@ pub use self::core::Settings;
 pub use admission::Admission;
 pub use counters::{ClassCounters, Counters, Gauges, Ledger, LimitHits, Report};
 pub use handle::{Inlets, Outlets, ShardCommand, ShardHandle, inlets, inlets_of};
-pub use journal::Appended;
+pub use journal::{Appended, Unfinished};
 pub use message::{Origin, Publish, ShardMessage};
 pub use publish::Refused;
 
@@ -160,10 +160,10 @@ impl<K: Kernel> Shard<K> {
     /// # Errors
     /// If the kernel's ring is broken.
     pub fn submit(&mut self, wait: Wait) -> io::Result<()> {
-        let may_sleep = wait != Wait::No && self.core.mesh.try_sleep();
+        let may_sleep = wait != Wait::No && self.fall_asleep();
         self.kernel.enter(if may_sleep { wait } else { Wait::No })?;
         if may_sleep {
-            self.core.mesh.wake_up();
+            self.wake_up();
         }
         while let Some(completion) = self.kernel.completion() {
             match completion {
@@ -174,6 +174,24 @@ impl<K: Kernel> Shard<K> {
         self.core.settle();
         self.carry_out();
         Ok(())
+    }
+
+    /// From now on whoever sends something to this shard rings its kernel. False: something came already. Part of
+    /// [`Shard::submit`]; a harness whose kernel does not wait calls it when the shard is to sleep.
+    #[must_use]
+    pub fn fall_asleep(&self) -> bool {
+        self.core.mesh.try_sleep()
+    }
+
+    /// Nobody needs to ring any more.
+    pub fn wake_up(&self) {
+        self.core.mesh.wake_up();
+    }
+
+    /// What it waits for other shards for.
+    #[must_use]
+    pub fn unfinished(&self) -> Unfinished {
+        self.core.unfinished()
     }
 
     /// Whether a drain was asked for, everyone is gone and the kernel holds nothing any more; or, when the time for it is

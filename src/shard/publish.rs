@@ -175,7 +175,7 @@ impl Core {
             self.tell_forgotten_sequences();
         }
         let last = applied?;
-        self.note_appended(topic, request, last.since(before));
+        self.note_appended(topic, request, last.since(before), publish.at);
         self.pause_if_unflushed(publisher, topic);
         Ok(wire::Published { offset: last.0, duplicate: false })
     }
@@ -216,8 +216,7 @@ impl Core {
     }
 
     /// For a harness that keeps a model of the topics.
-    pub(super) fn note_appended(&mut self, topic: TopicIndex, request: u64, count: u64) {
-        let at = self.now;
+    pub(super) fn note_appended(&mut self, topic: TopicIndex, request: u64, count: u64, at: Moment) {
         if let Some(journal) = &mut self.journal {
             let topic = self.topics.topic(topic);
             journal.push(Appended { topic: topic.id, request, last: topic.log.head(), count, at });

@@ -43,6 +43,9 @@ pub struct Link {
     pub is_over: bool,
     pub began: Moment,
     pub topics: BTreeMap<u32, String>,
+    /// The session that its Hello showed, and the one that it was given.
+    pub shown: Bytes,
+    pub session: Bytes,
 }
 
 /// What a client holds of a topic.

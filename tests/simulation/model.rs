@@ -17,6 +17,8 @@ pub struct Past {
     pub priority: Priority,
     pub arrived: Moment,
     pub deadline: Moment,
+    /// Earlier deadlines, with the head at which each was replaced: a replica at that head may not know yet.
+    pub earlier: Vec<(u64, Moment)>,
     pub gone: Option<Gone>,
 }
 
@@ -51,9 +53,15 @@ pub struct Topic {
     pub past: Vec<Past>,
     /// The live record of each key, values as well as deletes.
     live: BTreeMap<Bytes, usize>,
-    events: VecDeque<usize>,
-    event_bytes: usize,
+    pub events: VecDeque<usize>,
+    pub event_bytes: usize,
     pub evicted_to: u64,
+    /// It stands for the log of a shard that is not the topic's home.
+    pub is_replica: bool,
+    /// When its home came to the head: frames that were encoded since may be under way.
+    pub head_at: Moment,
+    /// So many of its home's deeds it has followed.
+    pub deeds: usize,
 }
 
 impl Topic {
@@ -68,6 +76,9 @@ impl Topic {
             events: VecDeque::new(),
             event_bytes: 0,
             evicted_to: 0,
+            is_replica: false,
+            head_at: Moment::default(),
+            deeds: 0,
         }
     }
 
@@ -100,7 +111,11 @@ impl Topic {
             let old = self.live.get(&record.key).copied().filter(|at| self.past[*at].kind == Kind::Value);
             match old {
                 Some(at) if self.past[at].value == record.value => {
+                    let (head, earlier) = (self.head(), self.past[at].deadline);
                     self.past[at].deadline = window_of(record, class).map_or(Moment::NEVER, |window| now + window);
+                    if self.is_replica {
+                        self.past[at].earlier.push((head, earlier));
+                    }
                 }
                 _ => self.append(record, class, now),
             }
@@ -141,7 +156,7 @@ impl Topic {
 
     fn push(&mut self, kind: Kind, key: Bytes, value: Bytes, priority: Priority, arrived: Moment, deadline: Moment) {
         let at = self.past.len();
-        let mut past = Past { kind, key, value, priority, arrived, deadline, gone: None };
+        let mut past = Past { kind, key, value, priority, arrived, deadline, earlier: Vec::new(), gone: None };
         if kind == Kind::Event {
             self.events.push_back(at);
             self.event_bytes += bytes_of(&past, at);
@@ -213,7 +228,7 @@ fn window_of(record: &wire::Record, class: &TopicClass) -> Option<std::time::Dur
 }
 
 /// What retention counts of an event: its record as it is encoded, without what is left of its window.
-fn bytes_of(past: &Past, at: usize) -> usize {
+pub fn bytes_of(past: &Past, at: usize) -> usize {
     let (value, priority, offset) = (past.value.clone(), past.priority as i32, at as u64 + 1);
     wire::Record { value, priority, offset, ..wire::Record::default() }.encoded_len()
 }

@@ -22,6 +22,7 @@ impl World {
             None => Pace::Prompt,
         };
         let credit_bytes = self.clients[client].credit_bytes;
+        let session = self.clients[client].session.clone();
         let link = self.link(|peer| Link {
             client,
             peer,
@@ -37,12 +38,13 @@ impl World {
             is_over: false,
             began: now,
             topics: Default::default(),
+            shown: session.clone(),
+            session: Bytes::new(),
         });
         let peer = self.links[link].peer;
-        self.simulation().set_latency(peer, Duration::from_micros(100 + 500 * random as u64));
+        self.simulation_of(link).set_latency(peer, Duration::from_micros(100 + 500 * random as u64));
         self.clients[client].link = Some(link);
-        self.simulation().peer_write(peer, UPGRADE);
-        let session = self.clients[client].session.clone();
+        self.simulation_of(link).peer_write(peer, UPGRADE);
         self.say(|| format!("client {client} connects as link {link}, session {} bytes", session.len()));
         let hello = wire::Hello { session, credit_bytes, agent: "simulated".into(), ..wire::Hello::default() };
         self.write(link, client_frame::Body::Hello(hello));
@@ -55,7 +57,7 @@ impl World {
         self.next_request += 1;
         let peer = self.links[link].peer;
         let bytes = message(request, body);
-        self.simulation().peer_write(peer, &bytes);
+        self.simulation_of(link).peer_write(peer, &bytes);
         request
     }
 
@@ -81,8 +83,8 @@ impl World {
         if now < self.links[link].next_read {
             return self.links[link].next_read;
         }
-        if self.simulation().peer_unread(peer) > 0 {
-            let bytes = self.simulation().peer_read(peer, most);
+        if self.simulation_of(link).peer_unread(peer) > 0 {
+            let bytes = self.simulation_of(link).peer_read(peer, most);
             let held = &mut self.links[link];
             let frames = held.stream.read(&bytes, &mut held.unfinished);
             for (_, frame) in frames {
@@ -93,7 +95,7 @@ impl World {
                 return now + pause;
             }
         }
-        if self.simulation().peer_end(peer).is_some() {
+        if self.simulation_of(link).peer_end(peer).is_some() {
             self.ended(link);
         }
         Moment::NEVER
@@ -110,7 +112,7 @@ impl World {
         if !self.links[link].was_left {
             let peer = self.links[link].peer;
             self.links[link].was_left = true;
-            self.simulation().peer_finish(peer);
+            self.simulation_of(link).peer_finish(peer);
         }
         if self.clients[client].link == Some(link) {
             self.clients[client].link = None;
@@ -121,7 +123,7 @@ impl World {
         let (peer, client) = (self.links[link].peer, self.links[link].client);
         match frame {
             Frame::Http(head) => assert!(head.starts_with("HTTP/1.1 101 "), "{head}"),
-            Frame::Ping(payload) => self.simulation().peer_write(peer, &masked(10, &payload)),
+            Frame::Ping(payload) => self.simulation_of(link).peer_write(peer, &masked(10, &payload)),
             Frame::Pong => {}
             Frame::Close(code) => {
                 self.say(|| format!("link {link} is closed with {code}"));
@@ -182,6 +184,7 @@ impl World {
         let is_same = self.clients[client].session == welcome.session;
         self.clients[client].session = welcome.session.clone();
         self.links[link].is_welcome = true;
+        self.links[link].session = welcome.session.clone();
         let pending: Vec<_> = self.clients[client].pending.iter().cloned().collect();
         if is_same {
             // Whether they were applied or not: once, and in order.
@@ -208,6 +211,10 @@ impl World {
         assert!(was_refused || publish.applied_to > 0, "acknowledged is applied: {number}");
         let is_old = was_refused || published.duplicate && published.offset == 0;
         assert!(is_old || published.offset == publish.offset, "{number}: {published:?}, not {}", publish.offset);
+        if publish.applied_to > 0 {
+            let last = self.acknowledged.entry(publish.applied_to).or_default();
+            *last = publish.offset.max(*last);
+        }
         self.clients[client].pending.retain(|pending| pending.number != number);
     }
 
@@ -244,9 +251,10 @@ impl World {
         };
         self.say(|| format!("client {client} subscribes to {} {options:?} {resume:?}", wanted.topic));
         let request = self.write(link, client_frame::Body::Subscribe(subscribe));
-        let heads = self.models.topics.iter().map(|(id, topic)| (*id, (topic.head(), topic.evicted_to))).collect();
-        let resume = resume.map(|position| position.offset);
-        self.links[link].stream.asked.push(Asked { request, pattern, options, resume, heads });
+        let topics = &self.models_of(link).topics;
+        let heads = topics.iter().map(|(id, topic)| (*id, (topic.head(), topic.evicted_to))).collect();
+        let acknowledged = self.acknowledged.clone();
+        self.links[link].stream.asked.push(Asked { request, pattern, options, resume, acknowledged, heads });
     }
 
     /// Publishes on a link; remembered until it is acknowledged.

@@ -176,7 +176,7 @@ impl World {
             40..50 => {
                 let peer = self.links[link].peer;
                 self.links[link].was_left = true;
-                self.simulation().peer_write(peer, &masked(8, &1000_u16.to_be_bytes()));
+                self.simulation_of(link).peer_write(peer, &masked(8, &1000_u16.to_be_bytes()));
             }
             50..75 => self.change_subscriptions(client, link),
             75..85 => {
@@ -185,7 +185,7 @@ impl World {
             }
             85..90 => {
                 let peer = self.links[link].peer;
-                self.simulation().peer_write(peer, &masked(9, b"hello"));
+                self.simulation_of(link).peer_write(peer, &masked(9, b"hello"));
             }
             90..100 => _ = self.write(link, client_frame::Body::Ping(wire::Ping { client_time_us: 7 })),
             _ if self.clients[client].is_publisher => self.publish_something(client, link),
@@ -201,9 +201,9 @@ impl World {
         self.clients[client].link = None;
         if is_reset {
             self.links[link].is_over = true;
-            self.simulation().peer_reset(peer);
+            self.simulation_of(link).peer_reset(peer);
         } else {
-            self.simulation().peer_finish(peer);
+            self.simulation_of(link).peer_finish(peer);
         }
     }
 
@@ -235,7 +235,7 @@ impl World {
         }
     }
 
-    fn publish_something(&mut self, client: usize, link: usize) {
+    pub fn publish_something(&mut self, client: usize, link: usize) {
         for _ in 0..pick(&mut self.random, &[1, 1, 1, 2, 8]) {
             let topic = pick(&mut self.random, &TOPICS).to_owned();
             let replace = self.chance(50);

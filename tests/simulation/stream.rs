@@ -30,7 +30,9 @@ pub struct Asked {
     pub request: u64,
     pub pattern: Pattern,
     pub options: Options,
-    pub resume: Option<u64>,
+    pub resume: Option<wire::Position>,
+    /// The last offset of each topic that a client had seen acknowledged when it was written.
+    pub acknowledged: BTreeMap<u32, u64>,
     /// Head and last evicted event of each topic when it was written.
     pub heads: BTreeMap<u32, (u64, u64)>,
 }
@@ -40,6 +42,8 @@ pub struct Asked {
 pub struct Models {
     pub classes: Vec<TopicClass>,
     pub topics: BTreeMap<u32, Topic>,
+    /// Topics that exist at their home: the epoch, and the offset from which on positions can be resumed.
+    pub living: BTreeMap<u32, (u64, u64)>,
     /// Summed over everything that was begun.
     pub ledgers: Vec<Ledger>,
     pub now: Moment,
@@ -120,6 +124,15 @@ impl Stream {
     fn look_at(&mut self, body: &Body, request: u64, models: &mut Models) {
         match body {
             Body::Subscribed(subscribed) if subscribed.topic_id > 0 => self.subscribed(subscribed, request, models),
+            Body::Subscribed(subscribed) => {
+                let mut asked = self.asked.iter().filter(|asked| asked.request == request);
+                let missed = |id: &u32| {
+                    let known = models.topics.get(id);
+                    known.is_some_and(|topic| topic.name == subscribed.topic) && models.living.contains_key(id)
+                };
+                let is_missed = asked.any(|asked| asked.acknowledged.keys().any(missed));
+                assert!(!is_missed, "{subscribed:?}: a publish to it had been acknowledged");
+            }
             Body::Unsubscribed(unsubscribed) => {
                 let pattern = Pattern::parse(&unsubscribed.topic).expect("as it was subscribed");
                 match unsubscribed.reason() {
@@ -149,6 +162,14 @@ impl Stream {
         let topic = models.topics.get(&id).unwrap_or_else(|| panic!("topic {id} has no records"));
         assert_eq!((&subscribed.topic, subscribed.head), (&topic.name, topic.head()), "Subscribed");
         let name = TopicName::parse(&topic.name).expect("valid");
+        if let Some(asked) = self.asked.iter().find(|asked| asked.request == request) {
+            let acknowledged = asked.acknowledged.get(&id).copied().unwrap_or_default();
+            assert!(subscribed.head >= acknowledged, "{subscribed:?}: {acknowledged} had been acknowledged");
+            let (epoch, floor) = models.living.get(&id).copied().unwrap_or((subscribed.epoch, u64::MAX));
+            assert_eq!(subscribed.epoch, epoch, "{}: epoch", topic.name);
+            let is_known = asked.resume.is_some_and(|position| position.epoch == epoch && position.offset >= floor);
+            assert!(subscribed.resumed || !is_known, "{subscribed:?}: {:?} is not below {floor}", asked.resume);
+        }
         let standings = self.standings.entry(id).or_default();
         let asked = self.asked.iter().filter(|asked| asked.pattern.matches(&name));
         let served_by: Vec<&Asked> = match (request, subscribed.resumed) {
@@ -168,7 +189,7 @@ impl Stream {
             let standing = Standing {
                 subscription: asked.request,
                 options: asked.options.clone(),
-                cursor: if subscribed.resumed { asked.resume.expect("chosen so") } else { 0 },
+                cursor: if subscribed.resumed { asked.resume.expect("chosen so").offset } else { 0 },
                 is_reset_due: !subscribed.resumed,
                 reset_head: if subscribed.resumed { 0..=0 } else { head..=topic.head() },
                 never_due: if subscribed.resumed { 0..=0 } else { evicted..=topic.evicted_to },

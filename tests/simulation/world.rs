@@ -44,6 +44,8 @@ pub struct World {
     /// Which publish a request was.
     pub requests: BTreeMap<u64, usize>,
     pub next_request: u64,
+    /// The last offset of each topic that a client saw acknowledged.
+    pub acknowledged: BTreeMap<u32, u64>,
     pub random: SmallRng,
     pub now: Moment,
     idle_turns: u32,
@@ -78,6 +80,7 @@ impl World {
             publishes: Vec::new(),
             requests: BTreeMap::new(),
             next_request: 1,
+            acknowledged: BTreeMap::new(),
             random: SmallRng::seed_from_u64(config.seed),
             now: Moment::default(),
             idle_turns: 0,
@@ -89,6 +92,16 @@ impl World {
 
     pub fn simulation(&mut self) -> &mut Simulation {
         &mut self.shard.kernel_mut().simulation
+    }
+
+    /// Where a link leads to.
+    pub fn simulation_of(&mut self, _link: usize) -> &mut Simulation {
+        self.simulation()
+    }
+
+    /// What its shard holds.
+    pub fn models_of(&self, _link: usize) -> &Models {
+        &self.models
     }
 
     pub fn say(&self, text: impl FnOnce() -> String) {
@@ -179,7 +192,9 @@ impl World {
             };
             assert_eq!((count, topic.head()), (appended.count, appended.last.0), "{}: {appended:?}", topic.name);
         }
+        self.models.living.clear();
         for (_, topic) in self.shard.topics().iter() {
+            self.models.living.insert(topic.id.0, (topic.epoch.0, topic.log.floor().0));
             let model = self.models.topics.get_mut(&topic.id.0).expect("made above");
             let class = &self.models.classes[model.class];
             assert_eq!(topic.log.head().0, model.head(), "{}: head", model.name);

@@ -1,0 +1,116 @@
+//! Many seeds, on all cores, until one fails.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tidegate::clock::Moment;
+use tidegate::mesh::MeshLimits;
+use tidegate::shard::{Admission, Settings};
+use tidegate::topic::Homes;
+
+use crate::scenario;
+use crate::world::World;
+
+/// How long clients do random things.
+const CHAOS: Duration = Duration::from_millis(2_500);
+
+/// What the host does to the shards of this seed.
+#[derive(Clone, Copy, Debug)]
+pub struct Weather {
+    pub mesh: MeshLimits,
+    /// Turns after which a shard is not run for up to 800 ms.
+    pub stalls_per_mille: usize,
+    /// Doorbells that come up to 20 ms late.
+    pub late_bells_per_mille: usize,
+}
+
+#[test]
+fn every_seed_adds_up_and_converges_on_all_shards() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    if let Some(seed) = number("TIDEGATE_SEED") {
+        run(seed, true);
+        return;
+    }
+    let first = number("TIDEGATE_FIRST_SEED").unwrap_or(1);
+    let end = first + number("TIDEGATE_SEEDS").unwrap_or(300);
+    let (next, failed, began) = (AtomicU64::new(first), AtomicU64::new(u64::MAX), Instant::now());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end || seed > failed.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    if catch_unwind(AssertUnwindSafe(|| run(seed, false))).is_err() {
+                        failed.fetch_min(seed, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner();
+    let count = failed.min(end - 1) - first + 1;
+    println!("{count} seeds, {:.0} a second", count as f64 / began.elapsed().as_secs_f64());
+    assert!(
+        failed == u64::MAX,
+        "found after {count} seeds; replay: TIDEGATE_SEED={failed} cargo test --test many_shards every_seed -- --nocapture"
+    );
+}
+
+fn weather(random: &mut SmallRng) -> Weather {
+    let mut pick = |choices: &[usize]| choices[random.random_range(0..choices.len())];
+    Weather {
+        mesh: MeshLimits { batches: pick(&[2, 4, 16, 512]), patch_bytes: pick(&[100, 3_000, 4_194_304]) },
+        stalls_per_mille: pick(&[0, 0, 1, 10]),
+        late_bells_per_mille: pick(&[0, 300]),
+    }
+}
+
+fn settings(random: &mut SmallRng) -> Settings {
+    let mut settings = scenario::settings(random);
+    let shards = random.random_range(1..=4);
+    settings.homes = Homes { shards, seed: random.random() };
+    settings.admission = Arc::new(Admission::new(shards));
+    if random.random_bool(0.3) {
+        settings.classes.iter_mut().for_each(|class| class.linger = Duration::from_millis(20));
+    }
+    settings
+}
+
+fn run(seed: u64, traces: bool) {
+    let mut random = SmallRng::seed_from_u64(seed);
+    let config = scenario::kernel(seed, &mut random);
+    let settings = settings(&mut random);
+    let weather = weather(&mut random);
+    if traces {
+        eprintln!("{config:?}\n{settings:?}\n{weather:?}");
+    }
+    let mut world = World::new(config, &settings, weather, traces);
+    let publishers = random.random_range(1..4);
+    let clients = publishers + random.random_range(1..9);
+    world.clients = (0..clients).map(|at| scenario::client(&mut random, at < publishers)).collect();
+    let end_of_chaos = Moment::default() + CHAOS;
+    while world.now < end_of_chaos {
+        let mut next = world.read_all();
+        for client in 0..world.clients.len() {
+            if world.clients[client].next_act <= world.now {
+                world.act(client);
+            }
+            next = next.min(world.clients[client].next_act);
+        }
+        world.step(next, end_of_chaos);
+    }
+    world.calm();
+    world.check_rest();
+    world.drain(|world| {
+        let next = world.read_all();
+        let until = world.now + Duration::from_secs(1);
+        world.step(next, until);
+    });
+}
