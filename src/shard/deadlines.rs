@@ -238,8 +238,16 @@ impl Core {
             // Where nothing is published, what was let go is told now.
             self.offer_to_followers(topic);
         }
-        self.raise_lowest(topic);
-        self.arm_topic_deadlines(topic);
+        if !self.is_overdue(topic) {
+            self.raise_lowest(topic);
+            self.arm_topic_deadlines(topic);
+        } else if self.topics.topic(topic).is_at_home() {
+            let id = self.topics.topic(topic).id;
+            self.forget(topic);
+            self.tell_others(|| ShardMessage::Forgotten(id));
+        } else {
+            self.give_up(topic);
+        }
     }
 
     /// Has the wheel look at the topic when a key or an event of it runs out, or it has been idle for too long.
@@ -273,32 +281,32 @@ impl Core {
         }
     }
 
-    /// A topic that is empty and has no exact subscriber is forgotten after its class's linger.
+    /// A topic that is empty and has no exact subscriber is forgotten after its class's linger, a replica without subscribers is
+    /// given up. Both only by the topic's timer: whoever calls this goes on with the topic.
     pub(super) fn look_after_idle_topic(&mut self, topic: TopicIndex) {
-        let now = self.now;
-        let made = self.topics.topic(topic);
-        let linger = self.settings.classes[made.class.0 as usize].linger;
-        let channel = &self.channels[topic.at()];
-        let is_idle =
-            if made.is_at_home() { made.log.is_empty() && !channel.is_wanted() } else { channel.subscribers() == 0 };
+        let (is_idle, linger) = (self.is_idle(topic), self.linger(topic));
         let channel = &mut self.channels[topic.at()];
-        match (is_idle, channel.idle_since) {
-            (false, _) => channel.idle_since = None,
-            (true, Some(since)) if now.since(since) >= linger => {
-                if self.topics.topic(topic).is_at_home() {
-                    let id = self.topics.topic(topic).id;
-                    self.forget(topic);
-                    self.tell_others(|| ShardMessage::Forgotten(id));
-                } else {
-                    self.give_up(topic);
-                }
-            }
-            (true, Some(since)) => self.arm_topic(topic, since + linger),
-            (true, None) => {
-                channel.idle_since = Some(now);
-                self.arm_topic(topic, now + linger);
-            }
+        if is_idle {
+            let since = *channel.idle_since.get_or_insert(self.now);
+            self.arm_topic(topic, since + linger);
+        } else {
+            channel.idle_since = None;
         }
+    }
+
+    fn is_idle(&self, topic: TopicIndex) -> bool {
+        let (made, channel) = (self.topics.topic(topic), &self.channels[topic.at()]);
+        if made.is_at_home() { made.log.is_empty() && !channel.is_wanted() } else { channel.subscribers() == 0 }
+    }
+
+    fn linger(&self, topic: TopicIndex) -> Duration {
+        self.settings.classes[self.topics.topic(topic).class.0 as usize].linger
+    }
+
+    /// Whether a topic that nobody needs has been so for its linger.
+    fn is_overdue(&self, topic: TopicIndex) -> bool {
+        let since = self.channels[topic.at()].idle_since.filter(|_| self.is_idle(topic));
+        since.is_some_and(|since| self.now.since(since) >= self.linger(topic))
     }
 
     /// The log lets go what it may, now that everyone at the head has had its chance.
