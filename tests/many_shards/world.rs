@@ -84,7 +84,15 @@ impl World {
         }
     }
 
+    /// Where a link leads to; its client does something there.
     pub fn simulation_of(&mut self, link: usize) -> &mut Simulation {
+        let station = &mut self.stations[self.shard_of[link]];
+        station.is_touched = true;
+        station.simulation()
+    }
+
+    /// ... to look at it only.
+    pub fn watched(&mut self, link: usize) -> &mut Simulation {
         self.stations[self.shard_of[link]].simulation()
     }
 
@@ -114,6 +122,7 @@ impl World {
         let address = std::net::SocketAddr::from(([10, a, b, c], 40_000));
         let shard = self.below(self.stations.len());
         let peer = self.stations[shard].simulation().connect_from(address);
+        self.stations[shard].is_touched = true;
         self.links.push(link(peer));
         self.shard_of.push(shard);
         let at = self.links.len() - 1;
