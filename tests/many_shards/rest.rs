@@ -13,8 +13,8 @@ use tidegate::kernel::Faults;
 
 /// How long everyone has to come to rest.
 const CALM: Duration = Duration::from_secs(8);
-/// Within a path's there and back and some turns: nobody waits for a doorbell that was not rung.
-const PROMPT: Duration = Duration::from_millis(250);
+/// How long it takes until everyone holds what was published then.
+const NEWS: Duration = Duration::from_secs(10);
 
 impl World {
     /// Nothing goes wrong any more, everyone reads, and whoever is away comes back.
@@ -43,13 +43,13 @@ impl World {
 
     /// Whoever is connected holds what the topics hold, and soon holds what is published now.
     pub fn check_rest(&mut self) {
-        self.await_rest(Duration::from_millis(1_500), "after the calm");
+        self.await_rest(NEWS, "after the calm");
         for _ in 0..6 {
             let client = self.below(self.clients.len());
             let link = self.clients[client].link.expect("everyone is connected");
             self.publish_something(client, link);
             self.await_acknowledgements(client);
-            self.await_rest(Duration::from_millis(1_500), "after a publish");
+            self.await_rest(NEWS, "after a publish");
         }
         for (at, station) in self.stations.iter().enumerate() {
             assert_eq!(station.shard.unfinished(), Unfinished::default(), "shard {at} at rest");
@@ -58,7 +58,7 @@ impl World {
     }
 
     fn await_acknowledgements(&mut self, client: usize) {
-        let end = self.now + PROMPT;
+        let end = self.now + self.prompt;
         while !self.clients[client].pending.is_empty() {
             let next = self.read_all();
             assert!(self.now < end, "client {client} waits for {:?}", self.clients[client].pending);

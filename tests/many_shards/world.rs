@@ -46,6 +46,9 @@ pub struct World {
     pub next_request: u64,
     /// The last offset of each topic that a client saw acknowledged.
     pub acknowledged: BTreeMap<u32, u64>,
+    /// Within so long an answer comes when all is calm: patches of a few records may be before it, but nobody waits for a
+    /// doorbell that was not rung.
+    pub prompt: Duration,
     pub random: SmallRng,
     pub now: Moment,
     pub traces: bool,
@@ -76,6 +79,7 @@ impl World {
             requests: BTreeMap::new(),
             next_request: 1,
             acknowledged: BTreeMap::new(),
+            prompt: Duration::from_millis(if config.capacity < 10_000 { 8_000 } else { 300 }),
             random: SmallRng::seed_from_u64(config.seed),
             now: Moment::default(),
             traces,
