@@ -23,7 +23,12 @@ impl World {
         (self.weather.stalls_per_mille, self.weather.late_bells_per_mille) = (0, 0);
         self.stations.iter_mut().for_each(|station| station.simulation().set_faults(Faults::default()));
         for link in 0..self.links.len() {
-            let peer = self.links[link].peer;
+            let (peer, client) = (self.links[link].peer, self.links[link].client);
+            if self.is_deadly && !self.links[link].is_welcome {
+                // Its Hello may have lain in a dead path, and arrives now.
+                let others = self.links.iter_mut().filter(|other| other.client == client);
+                others.for_each(|other| other.was_taken_over = true);
+            }
             self.simulation_of(link).peer_tcp_dead(peer, false);
             self.links[link].pace = Pace::Prompt;
             self.links[link].next_read = self.now;

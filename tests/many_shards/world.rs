@@ -208,6 +208,9 @@ impl World {
         let (changes, sends) = (std::mem::take(&mut tap.changes), std::mem::take(&mut tap.sends));
         let mut released = Vec::new();
         for change in changes {
+            if self.traces {
+                eprintln!("{:>10.3} ms  shard {at}: {change:?}", self.now.0 as f64 / 1e6);
+            }
             match change {
                 Change::Accepted(socket, address) => _ = station.by_socket.insert(socket, self.by_address[&address]),
                 Change::Released(socket) => released.push(socket),
