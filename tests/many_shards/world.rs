@@ -95,9 +95,11 @@ impl World {
         station.simulation()
     }
 
-    /// ... to look at it only.
+    /// ... to look at it only. What arrives by that may be the shard's.
     pub fn watched(&mut self, link: usize) -> &mut Simulation {
-        self.stations[self.shard_of[link]].simulation()
+        let station = &mut self.stations[self.shard_of[link]];
+        station.is_touched |= station.simulation().next_event() == Some(self.now);
+        station.simulation()
     }
 
     pub fn models_of(&self, link: usize) -> &Models {
