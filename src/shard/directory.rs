@@ -1,6 +1,6 @@
 //! The topics whose home is another shard: every home tells everyone of what it creates and forgets.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::ids::{Epoch, ShardId, TopicId};
 use crate::topic::{Pattern, TopicName};
@@ -16,7 +16,8 @@ pub(super) struct Remote {
 /// All topics elsewhere.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
-    topics: HashMap<TopicId, Remote>,
+    /// In an order of their own, so that whoever walks them does the same in each run.
+    topics: BTreeMap<TopicId, Remote>,
     names: HashMap<TopicName, TopicId>,
 }
 

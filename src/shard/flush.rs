@@ -229,7 +229,9 @@ impl Core {
     /// Offers a topic's head to one subscriber; false if it left the list.
     fn offer_to(&mut self, topic: TopicIndex, at: usize, entry: Ready) -> bool {
         let index = entry.connection;
-        if !entry.has_options() && !self.at(index).outlet.is_blocked {
+        // A replica's floor may rise by more than the last flush: who is below it is told that it starts anew.
+        let is_known = self.topics.topic(topic).log.floor() <= entry.cursor;
+        if is_known && !entry.has_options() && !self.at(index).outlet.is_blocked {
             let patch = self.shared(topic, entry.cursor);
             let made = &self.outbox.patches[patch as usize].patch;
             let (len, to, is_whole) = (made.payload_len, made.to, !made.more);

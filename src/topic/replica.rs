@@ -9,7 +9,7 @@
 use super::entry::Entry;
 use super::kinds::Fates;
 use super::transfer::{Beside, ReplicaCursor, Transfer};
-use super::{Log, LogSettings, Patch};
+use super::{Cursor, Log, LogSettings, Patch};
 use crate::clock::{Moment, WallEpoch};
 use crate::ids::{Offset, TopicId};
 
@@ -93,6 +93,7 @@ impl Log {
             ..cursor
         };
         let transfer = Transfer {
+            is_counted: self.is_valid(&Cursor::at(from)),
             patch,
             is_anew,
             more,

@@ -61,6 +61,8 @@ impl ReplicaCursor {
 pub struct Transfer {
     /// The records of `(from, to]`. [`Transfer::shareable`] says whether clients may be sent it.
     pub patch: Patch,
+    /// The home still knew what every offset of the patch was, so its counts are right.
+    pub(super) is_counted: bool,
     /// The replica forgets everything it holds first.
     pub(super) is_anew: bool,
     /// Not yet a moment of the home's state: another one follows.
@@ -113,7 +115,7 @@ impl Transfer {
     /// `valid_until`.
     #[must_use]
     pub fn shareable(&self) -> Option<&Patch> {
-        (!self.is_anew && !self.more && !self.patch.next.is_catching_up()).then_some(&self.patch)
+        (!self.is_anew && !self.more && self.is_counted && !self.patch.next.is_catching_up()).then_some(&self.patch)
     }
 
     /// The encoded records, without their tags and lengths.

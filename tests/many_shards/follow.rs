@@ -73,6 +73,10 @@ impl World {
                 }
             };
             assert_eq!((count, topic.head()), (appended.count, appended.last.0), "{}: {appended:?}", topic.name);
+            if self.traces {
+                let (name, head) = (&topic.name, topic.head());
+                eprintln!("                 home of {id}, {name}, on shard {at}: publish {publish:?}, head {head}");
+            }
             let deed = Deed { publish, at: appended.at, head: topic.head(), done_at: self.now };
             self.deeds.entry(id).or_default().push(deed);
         }
@@ -105,7 +109,7 @@ impl World {
         }
         let model = station.models.topics.get_mut(&id).expect("made above");
         let class = &station.models.classes[model.class];
-        let head = log.head().0;
+        let (head, head_at) = (log.head().0, model.head_at);
         let deeds = self.deeds.get(&id).map_or(&[][..], Vec::as_slice);
         for deed in &deeds[model.deeds..] {
             if deed.head > head {
@@ -121,7 +125,12 @@ impl World {
         }
         assert_eq!(model.head(), head, "{}: the replica's head is a moment of its home's", model.name);
         assert_eq!(model.checksum(), log.checksum(), "{}: the replica's state", model.name);
+        let gone = model.evicted_to;
         evict_like(model, log, &home.models.topics[&id], station.models.turn);
+        if self.traces && (model.head_at, model.evicted_to) != (head_at, gone) {
+            let (name, evicted) = (&model.name, model.evicted_to);
+            eprintln!("                 replica of {id}, {name}, on shard {at}: head {head}, evicted to {evicted}");
+        }
     }
 
     /// What exists at its home, as far as this shard's clients may count on it.

@@ -13,8 +13,8 @@ use tidegate::kernel::Faults;
 
 /// How long everyone has to come to rest.
 const CALM: Duration = Duration::from_secs(8);
-/// Within a path's there and back and some turns: nobody waits for a doorbell that was not rung.
-const PROMPT: Duration = Duration::from_millis(250);
+/// How long it takes until everyone holds what was published then.
+const NEWS: Duration = Duration::from_secs(10);
 
 impl World {
     /// Nothing goes wrong any more, everyone reads, and whoever is away comes back.
@@ -23,7 +23,12 @@ impl World {
         (self.weather.stalls_per_mille, self.weather.late_bells_per_mille) = (0, 0);
         self.stations.iter_mut().for_each(|station| station.simulation().set_faults(Faults::default()));
         for link in 0..self.links.len() {
-            let peer = self.links[link].peer;
+            let (peer, client) = (self.links[link].peer, self.links[link].client);
+            if self.is_deadly && !self.links[link].is_welcome {
+                // Its Hello may have lain in a dead path, and arrives now.
+                let others = self.links.iter_mut().filter(|other| other.client == client);
+                others.for_each(|other| other.was_taken_over = true);
+            }
             self.simulation_of(link).peer_tcp_dead(peer, false);
             self.links[link].pace = Pace::Prompt;
             self.links[link].next_read = self.now;
@@ -43,13 +48,13 @@ impl World {
 
     /// Whoever is connected holds what the topics hold, and soon holds what is published now.
     pub fn check_rest(&mut self) {
-        self.await_rest(Duration::from_millis(1_500), "after the calm");
+        self.await_rest(NEWS, "after the calm");
         for _ in 0..6 {
             let client = self.below(self.clients.len());
             let link = self.clients[client].link.expect("everyone is connected");
             self.publish_something(client, link);
             self.await_acknowledgements(client);
-            self.await_rest(Duration::from_millis(1_500), "after a publish");
+            self.await_rest(NEWS, "after a publish");
         }
         for (at, station) in self.stations.iter().enumerate() {
             assert_eq!(station.shard.unfinished(), Unfinished::default(), "shard {at} at rest");
@@ -58,7 +63,7 @@ impl World {
     }
 
     fn await_acknowledgements(&mut self, client: usize) {
-        let end = self.now + PROMPT;
+        let end = self.now + self.prompt;
         while !self.clients[client].pending.is_empty() {
             let next = self.read_all();
             assert!(self.now < end, "client {client} waits for {:?}", self.clients[client].pending);

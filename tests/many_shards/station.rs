@@ -40,6 +40,8 @@ pub struct Station {
     pub stalled_until: Moment,
 
 
+    /// A peer did something: its kernel has to look.
+    pub is_touched: bool,
     idle_turns: u32,
 }
 
@@ -63,6 +65,7 @@ impl Station {
             state: State::Awake,
             stalled_until: Moment::default(),
 
+            is_touched: false,
             idle_turns: 0,
         }
     }
@@ -73,7 +76,9 @@ impl Station {
 
     /// When the thread has to be looked at again.
     pub fn due(&mut self) -> Moment {
-        let event = self.simulation().next_event().unwrap_or(Moment::NEVER);
+        let now = self.simulation().now();
+        let event = if self.is_touched { Some(now) } else { self.simulation().next_event() };
+        let event = event.unwrap_or(Moment::NEVER);
         let due = match self.state {
             State::Awake | State::Drowsy(_) => Moment::default(),
             State::Asleep(until) => until.min(event),
@@ -87,6 +92,7 @@ impl Station {
     pub fn wakes(&mut self, now: Moment) -> bool {
         match self.state {
             State::Asleep(until) if until > now => {
+                self.is_touched = false;
                 let simulation = self.simulation();
                 simulation.enter(Wait::No).expect("the simulation does not break");
                 let is_woken = simulation.next_event() == Some(now);
@@ -102,6 +108,7 @@ impl Station {
             State::Awake => true,
             State::Drowsy(_) => false,
             State::Ended => {
+                self.is_touched = false;
                 // Its peers' last bytes arrive all the same.
                 self.simulation().enter(Wait::No).expect("the simulation does not break");
                 false

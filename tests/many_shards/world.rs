@@ -46,6 +46,9 @@ pub struct World {
     pub next_request: u64,
     /// The last offset of each topic that a client saw acknowledged.
     pub acknowledged: BTreeMap<u32, u64>,
+    /// Within so long an answer comes when all is calm: patches of a few records may be before it, but nobody waits for a
+    /// doorbell that was not rung.
+    pub prompt: Duration,
     pub random: SmallRng,
     pub now: Moment,
     pub traces: bool,
@@ -76,6 +79,7 @@ impl World {
             requests: BTreeMap::new(),
             next_request: 1,
             acknowledged: BTreeMap::new(),
+            prompt: Duration::from_millis(if config.capacity < 10_000 { 8_000 } else { 300 }),
             random: SmallRng::seed_from_u64(config.seed),
             now: Moment::default(),
             traces,
@@ -84,8 +88,18 @@ impl World {
         }
     }
 
+    /// Where a link leads to; its client does something there.
     pub fn simulation_of(&mut self, link: usize) -> &mut Simulation {
-        self.stations[self.shard_of[link]].simulation()
+        let station = &mut self.stations[self.shard_of[link]];
+        station.is_touched = true;
+        station.simulation()
+    }
+
+    /// ... to look at it only. What arrives by that may be the shard's.
+    pub fn watched(&mut self, link: usize) -> &mut Simulation {
+        let station = &mut self.stations[self.shard_of[link]];
+        station.is_touched |= station.simulation().next_event() == Some(self.now);
+        station.simulation()
     }
 
     pub fn models_of(&self, link: usize) -> &Models {
@@ -114,6 +128,7 @@ impl World {
         let address = std::net::SocketAddr::from(([10, a, b, c], 40_000));
         let shard = self.below(self.stations.len());
         let peer = self.stations[shard].simulation().connect_from(address);
+        self.stations[shard].is_touched = true;
         self.links.push(link(peer));
         self.shard_of.push(shard);
         let at = self.links.len() - 1;
@@ -195,6 +210,9 @@ impl World {
         let (changes, sends) = (std::mem::take(&mut tap.changes), std::mem::take(&mut tap.sends));
         let mut released = Vec::new();
         for change in changes {
+            if self.traces {
+                eprintln!("{:>10.3} ms  shard {at}: {change:?}", self.now.0 as f64 / 1e6);
+            }
             match change {
                 Change::Accepted(socket, address) => _ = station.by_socket.insert(socket, self.by_address[&address]),
                 Change::Released(socket) => released.push(socket),

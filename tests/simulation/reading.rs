@@ -83,7 +83,7 @@ impl World {
         if now < self.links[link].next_read {
             return self.links[link].next_read;
         }
-        if self.simulation_of(link).peer_unread(peer) > 0 {
+        if self.watched(link).peer_unread(peer) > 0 {
             let bytes = self.simulation_of(link).peer_read(peer, most);
             let held = &mut self.links[link];
             let frames = held.stream.read(&bytes, &mut held.unfinished);
@@ -95,7 +95,7 @@ impl World {
                 return now + pause;
             }
         }
-        if self.simulation_of(link).peer_end(peer).is_some() {
+        if self.watched(link).peer_end(peer).is_some() {
             self.ended(link);
         }
         Moment::NEVER

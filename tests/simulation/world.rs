@@ -99,6 +99,11 @@ impl World {
         self.simulation()
     }
 
+    /// ... to look at it only.
+    pub fn watched(&mut self, _link: usize) -> &mut Simulation {
+        self.simulation()
+    }
+
     /// What its shard holds.
     pub fn models_of(&self, _link: usize) -> &Models {
         &self.models
