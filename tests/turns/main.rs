@@ -4,4 +4,5 @@
 #![allow(unreachable_pub, reason = "a test of several files")]
 
 mod forgetting;
+mod pausing;
 mod world;
