@@ -52,15 +52,13 @@ impl Core {
         connection.deadline = deadline;
         connection.pong = None;
         let socket = connection.socket;
-        if connection.is_paused() {
-            // The peer's FIN is awaited.
-            connection.is_paused_by_answers = false;
-            connection.is_paused_by_flush = false;
-            connection.is_paused_by_rate = false;
-            connection.is_paused_by_mesh = false;
-            connection.is_held = false;
-            self.orders.push(Order::Resume(socket));
-        }
+        connection.is_paused_by_answers = false;
+        connection.flush_holds = 0;
+        connection.is_paused_by_rate = false;
+        connection.is_paused_by_mesh = false;
+        connection.is_held = false;
+        // The peer's FIN is awaited. Reading may be paused even if no reason is left: they end before it is resumed.
+        self.orders.push(Order::Resume(socket));
         self.arm(index, deadline);
         self.make_due(index);
     }
@@ -163,7 +161,7 @@ impl Core {
         connection.outlet.answer(frame);
         if connection.outlet.waiting() > limit && !connection.is_paused_by_answers && connection.is_open() {
             self.counters.limit_hits.answer_bytes += 1;
-            self.pause_reading(index, |connection| &mut connection.is_paused_by_answers);
+            self.pause_reading(index, |connection| connection.is_paused_by_answers = true);
         }
         self.make_due(index);
     }

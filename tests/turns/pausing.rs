@@ -27,3 +27,32 @@ fn a_client_that_reads_no_answers_fills_no_memory_though_it_was_waiting_for_one(
     assert!(grown < 64 * 1_024, "{grown} bytes wait");
     world.end();
 }
+
+#[test]
+fn a_publisher_that_two_topics_hold_back_goes_on_when_both_have_flushed() {
+    let mut world = World::new(2, |settings| settings.limits.unflushed_event_bytes = 1_000);
+    let (here, elsewhere) = (world.topic("e", 0, 0), world.topic("e", 1, 0));
+    let mut publisher = world.hello(0);
+    world.publish(&mut publisher, &elsewhere, vec![keyed("k", "v")]);
+    // More than the home sends in one turn.
+    let mut subscribers: Vec<_> = (0..600).map(|_| world.hello(1)).collect();
+    for subscriber in &mut subscribers {
+        world.subscribe(subscriber, &elsewhere);
+    }
+    world.settle();
+    let payload = "x".repeat(2_000);
+    world.publish(&mut publisher, &elsewhere, vec![event(&payload)]);
+    world.turns([0, 0]);
+    // One topic holds it back until its home's next turn, the other until the end of this one's.
+    world.publish(&mut publisher, &here, vec![event(&payload)]);
+    world.turns([0]);
+    world.turns([1]);
+    world.turns([0, 0]);
+    let before = world.shards[0].report().counters.frames_received;
+    world.publish(&mut publisher, &elsewhere, vec![event(&payload)]);
+    world.turns([0, 0, 0]);
+    assert_eq!(world.shards[0].report().counters.frames_received, before, "the home has not flushed yet");
+    world.settle();
+    assert_eq!(world.shards[0].report().counters.frames_received, before + 1);
+    world.end();
+}
