@@ -101,18 +101,19 @@ impl Core {
         }
     }
 
-    /// Another connection shows this session's id: the one that holds it goes.
-    pub(super) fn take_over(&mut self, session: SessionId) {
+    /// Another connection shows this session's id: the one that holds it goes. Whether it published with sequences to other shards.
+    pub(super) fn take_over(&mut self, session: SessionId) -> bool {
         // Taken out first: the session goes on, so its end must not be told.
-        let Some(socket) = self.sessions.remove(&session) else { return };
+        let Some(socket) = self.sessions.remove(&session) else { return false };
         self.counters.takeovers += 1;
-        self.send_away(
-            socket.index,
-            CloseCode::TAKEN_OVER,
-            Code::TakenOver,
-            false,
-            "another connection took this session over",
-        );
+        let published_elsewhere = self.at(socket.index).has_sequences_elsewhere;
+        self.send_taken_over(socket.index);
+        published_elsewhere
+    }
+
+    pub(super) fn send_taken_over(&mut self, index: u32) {
+        let reason = "another connection took this session over";
+        self.send_away(index, CloseCode::TAKEN_OVER, Code::TakenOver, false, reason);
     }
 
     /// Says goodbye to everyone, accepts nobody; whoever is not gone after `limit` is dropped.

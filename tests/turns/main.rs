@@ -5,4 +5,5 @@
 
 mod forgetting;
 mod pausing;
+mod takeover;
 mod world;
