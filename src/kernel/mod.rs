@@ -260,8 +260,9 @@ pub trait Kernel {
     /// if there is no such peer, or it is gone.
     fn ring(&mut self, peer: u16);
 
-    /// Gives away a connection that was just accepted: only directly behind its [`Completion::Accepted`], before anything else was
-    /// asked of it. Its id is void then, and nothing more is reported of it. `None`: this kernel cannot, or it is too late.
+    /// Gives away a connection that was just accepted: only before the next [`Kernel::enter`], and before anything else was asked of
+    /// it. Its id is void then, and nothing more is reported of it. `None`: this kernel cannot, it is too late, or the peer is gone;
+    /// the connection stays as it was.
     fn hand_over(&mut self, socket: SocketId) -> Option<Handed>;
 
     /// Takes a connection that another kernel gave away: as after [`Completion::Accepted`]. `None`: the table is full, and the

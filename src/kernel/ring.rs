@@ -332,6 +332,11 @@ impl Ring {
         self.sockets.remove(socket);
         // Before all that waits: a connection among it may be given the slot.
         self.events.push_front(Event::Report(Completion::Released { socket }));
+        self.make_room();
+    }
+
+    /// A slot became free.
+    fn make_room(&mut self) {
         if let Some(fd) = self.acceptor.parked.pop_front() {
             self.events.push_back(Event::Connected(fd));
         } else if self.acceptor.is_short {
@@ -609,16 +614,14 @@ impl Kernel for Ring {
     fn hand_over(&mut self, socket: SocketId) -> Option<Handed> {
         let slot = self.sockets.find_open(socket)?;
         let is_fresh = slot.operations == 1 && slot.is_receiving && !slot.is_cancelling;
+        // Asked first: a peer that is gone by now has no address, and then the socket must be found here as it was.
+        let peer = sockets::peer_of(slot.fd())?;
         if !is_fresh || !self.uring.take_back(Operation::of(Kind::Receive, socket)) {
             return None;
         }
-        self.sockets.find_open(socket)?.operations = 0;
+        self.sockets.find_open(socket).expect("it was just found").operations = 0;
         let fd = self.sockets.take(socket);
-        // There is room for another one.
-        if let Some(parked) = self.acceptor.parked.pop_front() {
-            self.events.push_back(Event::Connected(parked));
-        }
-        let peer = sockets::peer_of(&fd)?;
+        self.make_room();
         Some(Handed { fd, peer })
     }
 

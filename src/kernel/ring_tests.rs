@@ -157,6 +157,49 @@ fn a_slot_is_given_again_only_after_its_release_was_reported() {
 }
 
 #[test]
+fn connections_that_came_together_are_all_handed_over() {
+    let (mut from, mut to) = (Bench::new(small()), Bench::new(small()));
+    // They are connected, and the ring has not been entered yet: one call accepts them all.
+    let mut clients: Vec<_> = (0..20).map(|_| from.connect()).collect();
+    from.ring.enter(SOON).expect("enter");
+    // All that came is looked at before anything is handed over, as a shard does.
+    let mut accepted = Vec::new();
+    while let Some(completion) = from.ring.completion() {
+        let Completion::Accepted { socket, peer } = completion else { panic!("{completion:?}") };
+        accepted.push((socket, peer));
+    }
+    assert_eq!(accepted.len(), clients.len());
+    let mut adopted = Vec::new();
+    for (socket, peer) in accepted {
+        let handed = from.ring.hand_over(socket).expect("the kernel has not seen its receive");
+        assert_eq!(handed.peer(), peer);
+        adopted.push((to.ring.adopt(handed).expect("there is room"), peer));
+    }
+    for client in &mut clients {
+        client.write_all(b"x").expect("write");
+        let mut bytes = Vec::new();
+        let socket = to.received(&mut bytes);
+        assert!(bytes == b"x" && adopted.contains(&(socket, client.local_addr().expect("connected"))));
+    }
+    from.shut_down(&[]);
+    to.shut_down(&adopted.iter().map(|(socket, _)| *socket).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_connection_whose_peer_is_gone_stays_where_it_is() {
+    let mut bench = Bench::new(small());
+    let (client, socket) = bench.accept();
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("TCP");
+    drop(client);
+    assert!(bench.ring.hand_over(socket).is_none());
+    // Its owner hears the end of it.
+    assert!(matches!(bench.next(), Completion::Ended { socket: ended, .. } if ended == socket));
+    bench.ring.close(socket);
+    assert!(matches!(bench.next(), Completion::Released { socket: released } if released == socket));
+    bench.shut_down(&[]);
+}
+
+#[test]
 fn a_completion_of_an_earlier_holder_is_counted_and_ignored() {
     let mut bench = Bench::new(small());
     let (_first, old) = bench.accept();

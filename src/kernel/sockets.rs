@@ -47,11 +47,15 @@ pub(super) struct Slot {
 
 impl Slot {
     pub(super) fn raw_fd(&self) -> RawFd {
-        self.fd.as_ref().expect("a slot that is found by its id is not free").as_raw_fd()
+        self.fd().as_raw_fd()
+    }
+
+    pub(super) fn fd(&self) -> &OwnedFd {
+        self.fd.as_ref().expect("a slot that is found by its id is not free")
     }
 
     pub(super) fn socket(&self) -> SockRef<'_> {
-        SockRef::from(self.fd.as_ref().expect("a slot that is found by its id is not free"))
+        SockRef::from(self.fd())
     }
 }
 

@@ -105,19 +105,20 @@ impl Uring {
         self.in_flight += 1;
     }
 
-    /// Queues a message that wakes another ring; a completion comes only if it failed.
+    /// Queues a message that wakes another ring, before all that is queued: the other one must not wait for this one's sends, which
+    /// end one by one within the call. A completion comes only if it failed.
     pub(super) fn push_ring(&mut self, entry: squeue::Entry, operation: Operation) {
-        self.queue.push_back(entry.user_data(operation.pack()));
+        self.queue.push_front(entry.user_data(operation.pack()));
     }
 
-    /// Takes the operation back that was queued last, if it is this one and the kernel has not seen it.
+    /// Takes a queued operation back, if the kernel has not seen it.
     pub(super) fn take_back(&mut self, operation: Operation) -> bool {
-        let is_last = self.queue.back().is_some_and(|entry| entry.get_user_data() == operation.pack());
-        if is_last {
-            self.queue.pop_back();
+        let found = self.queue.iter().position(|entry| entry.get_user_data() == operation.pack());
+        if let Some(at) = found {
+            self.queue.remove(at);
             self.in_flight -= 1;
         }
-        is_last
+        found.is_some()
     }
 
     /// Queues a send that completes within the call that submits it, with a completion only if it is short.

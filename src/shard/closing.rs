@@ -52,15 +52,13 @@ impl Core {
         connection.deadline = deadline;
         connection.pong = None;
         let socket = connection.socket;
-        if connection.is_paused() {
-            // The peer's FIN is awaited.
-            connection.is_paused_by_answers = false;
-            connection.is_paused_by_flush = false;
-            connection.is_paused_by_rate = false;
-            connection.is_paused_by_mesh = false;
-            connection.is_held = false;
-            self.orders.push(Order::Resume(socket));
-        }
+        connection.is_paused_by_answers = false;
+        connection.flush_holds = 0;
+        connection.is_paused_by_rate = false;
+        connection.is_paused_by_mesh = false;
+        connection.is_held = false;
+        // The peer's FIN is awaited. Reading may be paused even if no reason is left: they end before it is resumed.
+        self.orders.push(Order::Resume(socket));
         self.arm(index, deadline);
         self.make_due(index);
     }
@@ -103,18 +101,19 @@ impl Core {
         }
     }
 
-    /// Another connection shows this session's id: the one that holds it goes.
-    pub(super) fn take_over(&mut self, session: SessionId) {
+    /// Another connection shows this session's id: the one that holds it goes. Whether it published with sequences to other shards.
+    pub(super) fn take_over(&mut self, session: SessionId) -> bool {
         // Taken out first: the session goes on, so its end must not be told.
-        let Some(socket) = self.sessions.remove(&session) else { return };
+        let Some(socket) = self.sessions.remove(&session) else { return false };
         self.counters.takeovers += 1;
-        self.send_away(
-            socket.index,
-            CloseCode::TAKEN_OVER,
-            Code::TakenOver,
-            false,
-            "another connection took this session over",
-        );
+        let published_elsewhere = self.at(socket.index).has_sequences_elsewhere;
+        self.send_taken_over(socket.index);
+        published_elsewhere
+    }
+
+    pub(super) fn send_taken_over(&mut self, index: u32) {
+        let reason = "another connection took this session over";
+        self.send_away(index, CloseCode::TAKEN_OVER, Code::TakenOver, false, reason);
     }
 
     /// Says goodbye to everyone, accepts nobody; whoever is not gone after `limit` is dropped.
@@ -163,7 +162,7 @@ impl Core {
         connection.outlet.answer(frame);
         if connection.outlet.waiting() > limit && !connection.is_paused_by_answers && connection.is_open() {
             self.counters.limit_hits.answer_bytes += 1;
-            self.pause_reading(index, |connection| &mut connection.is_paused_by_answers);
+            self.pause_reading(index, |connection| connection.is_paused_by_answers = true);
         }
         self.make_due(index);
     }

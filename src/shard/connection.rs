@@ -64,8 +64,8 @@ pub(super) struct Connection {
     pub(super) is_pressed: bool,
     /// Reading is paused because answers wait.
     pub(super) is_paused_by_answers: bool,
-    /// Reading is paused because events that it published wait for a flush.
-    pub(super) is_paused_by_flush: bool,
+    /// So many topics pause reading, because events that it published to them wait for a flush.
+    pub(super) flush_holds: u32,
     /// Reading is paused because it publishes faster than it may.
     pub(super) is_paused_by_rate: bool,
     /// Reading is paused because the way to a topic's home is full.
@@ -113,7 +113,7 @@ impl Connection {
             is_due: false,
             is_pressed: false,
             is_paused_by_answers: false,
-            is_paused_by_flush: false,
+            flush_holds: 0,
             is_paused_by_rate: false,
             is_paused_by_mesh: false,
             is_held: false,
@@ -134,7 +134,7 @@ impl Connection {
     /// Whether reading from it is paused, whyever.
     pub(super) fn is_paused(&self) -> bool {
         self.is_paused_by_answers
-            || self.is_paused_by_flush
+            || self.flush_holds > 0
             || self.is_paused_by_rate
             || self.is_paused_by_mesh
             || self.is_held

@@ -127,6 +127,8 @@ pub(super) struct Core {
     pub(super) handed: Vec<Handed>,
     /// Clients' operations that wait for answers of other shards: at most one for each connection.
     pub(super) pending: HashMap<u64, Pending>,
+    /// The questions among them that are about a session: its last one.
+    pub(super) claims: HashMap<SessionId, u64>,
     /// Questions of other shards to be answered behind this turn's transfers.
     pub(super) fences: Vec<Fence>,
     /// Topics with a follower that waits for room, or for its first transfer.
@@ -204,6 +206,7 @@ impl Core {
             questions: 0,
             handed: Vec::new(),
             pending: HashMap::new(),
+            claims: HashMap::new(),
             fences: Vec::new(),
             lagging: Vec::new(),
             program_holds: 0,

@@ -114,6 +114,8 @@ impl Core {
     /// Takes a topic without subscribers out of everything that names it.
     pub(super) fn drop_topic(&mut self, topic: TopicIndex) {
         debug_assert_eq!(self.channels[topic.at()].subscribers(), 0);
+        // An empty topic holds nobody back; and should one do so, nobody else would ever let them go.
+        self.resume_publishers(topic);
         self.channels[topic.at()] = Channel::default();
         self.dirty.retain(|dirty| *dirty != topic);
         self.lagging.retain(|lagging| *lagging != topic);

@@ -154,8 +154,10 @@ pub struct Publish {
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) connection: SocketId,
-    /// Answers still to come.
-    pub(super) missing: u16,
+    /// Since when.
+    pub(super) asked_at: Moment,
+    /// Who has not answered.
+    pub(super) missing: Vec<ShardId>,
     pub(super) operation: Operation,
 }
 
@@ -164,6 +166,8 @@ pub(super) struct Pending {
 pub(super) enum Operation {
     Subscribe { request: u64, subscribe: crate::protocol::wire::Subscribe },
     Hello { request: u64, credit_bytes: u64, session: SessionId, knowledge: Knowledge },
+    /// A Hello whose session another connection showed meanwhile.
+    TakenOver,
 }
 
 impl Operation {

@@ -39,7 +39,7 @@ impl Core {
             if publish.sequence == 0 {
                 return self.over_rate(index, request, wait);
             }
-            self.pause_reading(index, |connection| &mut connection.is_paused_by_rate);
+            self.pause_reading(index, |connection| connection.is_paused_by_rate = true);
             let until = self.now + wait;
             let connection = self.at(index);
             connection.wake_at = connection.wake_at.min(until);
@@ -110,7 +110,7 @@ impl Core {
         self.mesh.push(home, ShardMessage::Publish(Box::new(publish)), 0);
         if self.mesh.is_backed_up(home) {
             let connection = self.at(index).socket;
-            self.pause_reading(index, |connection| &mut connection.is_paused_by_mesh);
+            self.pause_reading(index, |connection| connection.is_paused_by_mesh = true);
             self.paused_by_mesh.push((home, connection));
         }
     }
@@ -252,24 +252,25 @@ impl Core {
     /// At the publisher's shard: its topic's home wants no more for the moment.
     pub(super) fn hold_publisher(&mut self, connection: SocketId) {
         if self.connection(connection).is_some() {
-            self.pause_reading(connection.index, |connection| &mut connection.is_paused_by_flush);
+            self.pause_reading(connection.index, |connection| connection.flush_holds += 1);
         }
     }
 
     /// At the publisher's shard: it may go on.
     pub(super) fn release_publisher(&mut self, connection: SocketId) {
         if let Some(held) = self.connection(connection) {
-            held.is_paused_by_flush = false;
+            // Other topics may hold it still. One that is closing is held by none.
+            held.flush_holds = held.flush_holds.saturating_sub(1);
             self.resumable.push(connection);
         }
     }
 
-    /// Stops reading from a connection, for the reason that `flag` stands for.
-    pub(super) fn pause_reading(&mut self, index: u32, flag: impl FnOnce(&mut Connection) -> &mut bool) {
+    /// Stops reading from a connection, for a reason that `note` writes down.
+    pub(super) fn pause_reading(&mut self, index: u32, note: impl FnOnce(&mut Connection)) {
         let connection = self.at(index);
         if connection.is_open() {
             let was_paused = connection.is_paused();
-            *flag(connection) = true;
+            note(connection);
             if !was_paused {
                 let socket = connection.socket;
                 self.orders.push(Order::Pause(socket));

@@ -2,6 +2,7 @@
 //!
 //! Nothing more is read from the client until the answers are there, so that what it said stays in order.
 
+use crate::clock::Moment;
 use crate::ids::ShardId;
 use crate::kernel::SocketId;
 use crate::session::SessionId;
@@ -35,12 +36,15 @@ impl Core {
             }
             ShardMessage::Transfer { topic, generation, transfer } => self.transferred(topic, generation, *transfer),
             ShardMessage::Fence { question, topic } => self.fence(from, question, topic),
-            ShardMessage::FenceReached { question } => self.answered(question, Knowledge::Nothing),
+            ShardMessage::FenceReached { question } => self.answered(from, question, Knowledge::Nothing),
             ShardMessage::Claim { question, session, at } => {
+                if self.is_claimed_later(from, session, at) {
+                    self.drop_claim(session);
+                }
                 let knowledge = self.let_go(session, at);
                 self.mesh.push(from, ShardMessage::Claimed { question, knowledge }, 0);
             }
-            ShardMessage::Claimed { question, knowledge } => self.answered(question, knowledge),
+            ShardMessage::Claimed { question, knowledge } => self.answered(from, question, knowledge),
             ShardMessage::Connection(handed) => self.handed.push(handed),
             ShardMessage::SessionEnded { session, at } => self.sequences.session_ended(session.0, at),
             ShardMessage::SequencesForgotten(session) => self.sequences.forgotten_elsewhere(session.0),
@@ -59,7 +63,7 @@ impl Core {
         if homes.is_empty() {
             return Some(operation);
         }
-        let question = self.hold(index, homes.len() as u16, operation);
+        let question = self.hold(index, homes.clone(), operation);
         for home in homes {
             self.mesh.push(home, ShardMessage::Fence { question, topic }, 0);
         }
@@ -68,33 +72,63 @@ impl Core {
 
     /// Asks everyone about a session, and has them let it go.
     pub(super) fn ask_everyone(&mut self, index: u32, session: SessionId, operation: Operation) -> Option<Operation> {
-        let others = self.mesh.shard_count() - 1;
-        if others == 0 {
+        let others: Vec<_> = self.others().collect();
+        if others.is_empty() {
             return Some(operation);
         }
         let question = self.hold(index, others, operation);
+        // Of two that show a session here the later has it.
+        self.drop_claim(session);
+        self.claims.insert(session, question);
+        // It was said; the answers may take what time they take.
+        self.at(index).deadline = Moment::NEVER;
         let at = self.now;
         self.tell_others(|| ShardMessage::Claim { question, session, at });
         None
     }
 
-    fn hold(&mut self, index: u32, missing: u16, operation: Operation) -> u64 {
+    fn hold(&mut self, index: u32, missing: Vec<ShardId>, operation: Operation) -> u64 {
         self.questions += 1;
-        let connection = self.at(index).socket;
+        let (connection, asked_at) = (self.at(index).socket, self.now);
         self.at(index).is_held = true;
-        self.pending.insert(self.questions, Pending { connection, missing, operation });
+        self.pending.insert(self.questions, Pending { connection, asked_at, missing, operation });
         self.questions
     }
 
+    /// Whether another shard's claim to a session comes behind one of this shard that is not answered yet. If that shard has
+    /// answered ours, it made its own later. Else neither knew of the other: both shards find that, and the same winner.
+    fn is_claimed_later(&self, by: ShardId, session: SessionId, at: Moment) -> bool {
+        self.claims.get(&session).is_some_and(|question| {
+            let ours = &self.pending[question];
+            !ours.missing.contains(&by) || (at, by) > (ours.asked_at, self.shard)
+        })
+    }
+
+    /// Another connection shows the session of one that waits to be welcomed: that one goes.
+    fn drop_claim(&mut self, session: SessionId) {
+        let Some(question) = self.claims.remove(&session) else { return };
+        let pending = self.pending.get_mut(&question).expect("a claim lasts as long as its question");
+        pending.operation = Operation::TakenOver;
+        let socket = pending.connection;
+        if self.connection(socket).is_some_and(|connection| connection.is_open()) {
+            self.counters.takeovers += 1;
+            self.send_taken_over(socket.index);
+        }
+    }
+
     /// One answer came; with the last one the client's operation goes on.
-    fn answered(&mut self, question: u64, knowledge: Knowledge) {
+    fn answered(&mut self, from: ShardId, question: u64, knowledge: Knowledge) {
         let pending = self.pending.get_mut(&question).expect("each answer is to a question that was asked");
         pending.operation.add(knowledge);
-        pending.missing -= 1;
-        if pending.missing > 0 {
+        pending.missing.retain(|shard| *shard != from);
+        if !pending.missing.is_empty() {
             return;
         }
         let Pending { connection, operation, .. } = self.pending.remove(&question).expect("it was just there");
+        if let Operation::Hello { session, .. } = operation {
+            let claim = self.claims.remove(&session);
+            assert_eq!(claim, Some(question), "a claim that another one followed was dropped");
+        }
         self.go_on(connection, operation);
     }
 
@@ -117,18 +151,23 @@ impl Core {
             Operation::Hello { request, credit_bytes, session, knowledge } => {
                 self.welcome(index, request, credit_bytes, Some(session), knowledge);
             }
+            Operation::TakenOver => unreachable!("its connection is closing"),
         }
     }
 
     /// A client shows a session: whoever holds it here lets it go. What is known of its sequences?
-    pub(super) fn let_go(&mut self, session: SessionId, at: crate::clock::Moment) -> Knowledge {
-        self.take_over(session);
+    pub(super) fn let_go(&mut self, session: SessionId, at: Moment) -> Knowledge {
+        let published_elsewhere = self.take_over(session);
         self.sequences.expire(at);
         let knowledge = self.sequences.knowledge(session.0);
         if knowledge == Knowledge::Complete {
             self.sequences.session_resumed(session.0);
         }
-        knowledge
+        match knowledge {
+            // What it published may still be on its way to the home, which then knows of nothing. But it will be known there.
+            Knowledge::Nothing if published_elsewhere => Knowledge::Complete,
+            known => known,
+        }
     }
 
     /// Nobody goes on with a session that was claimed: its sequences are kept for their time.

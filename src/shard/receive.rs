@@ -23,11 +23,12 @@ impl Core {
                 }
             }
             Stage::Open => {
-                self.read(socket, bytes);
-                // What waits for other shards is short, so the kernel is told only if the peer goes on meanwhile.
-                if self.connection(socket).is_some_and(|connection| connection.is_held) {
+                // What waits for other shards is short, so the kernel is told only if the peer goes on meanwhile. Then it must be,
+                // whyever reading is paused by now: these bytes are kept.
+                if connection.is_paused() {
                     self.orders.push(Order::Pause(socket));
                 }
+                self.read(socket, bytes);
             }
             Stage::Closing | Stage::Gone => {}
         }

@@ -4,4 +4,6 @@
 #![allow(unreachable_pub, reason = "a test of several files")]
 
 mod forgetting;
+mod pausing;
+mod takeover;
 mod world;

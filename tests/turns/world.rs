@@ -275,3 +275,7 @@ pub fn keyed(key: &str, value: &str) -> wire::Record {
 pub fn deleted(key: &str) -> wire::Record {
     wire::Record { key: key.to_owned().into(), delete: true, ..wire::Record::default() }
 }
+
+pub fn event(value: &str) -> wire::Record {
+    wire::Record { value: value.to_owned().into(), ..wire::Record::default() }
+}

@@ -1,0 +1,94 @@
+//! A session goes to whoever showed it last, and to nobody else.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidegate::protocol::wire::{self, client_frame, server_frame::Body};
+
+use crate::world::{Client, World, event};
+
+fn publish(world: &mut World, client: &mut Client, topic: &str, sequence: u64) {
+    let records = vec![event("e")];
+    let publish = wire::Publish { topic: topic.to_owned(), records, sequence, ..wire::Publish::default() };
+    world.send(client, client_frame::Body::Publish(publish));
+}
+
+fn published(world: &mut World, client: &mut Client) -> wire::Published {
+    match world.body(client) {
+        Body::Published(published) => published,
+        other => panic!("no Published but {other:?}"),
+    }
+}
+
+/// The session that a client was welcomed with, if it was and nothing has ended it.
+fn held(world: &mut World, client: &mut Client) -> Option<Bytes> {
+    world.look(client);
+    let welcome = client.frames.iter().find_map(|frame| match &frame.body {
+        Some(Body::Welcome(welcome)) => Some(welcome.session.clone()),
+        _ => None,
+    });
+    welcome.filter(|_| client.close.is_none())
+}
+
+#[test]
+fn of_two_connections_that_show_a_session_at_once_one_has_it() {
+    for (first, second) in [(0, 1), (1, 0), (0, 0), (1, 2), (2, 0)] {
+        for apart in 0..8 {
+            let mut world = World::new(3, |_| {});
+            let topic = world.topic("e", 1, 0);
+            let (mut holder, session) = world.hello_as(2, Bytes::new());
+            publish(&mut world, &mut holder, &topic, 1);
+            assert!(!published(&mut world, &mut holder).duplicate);
+            let mut clients = [world.connect(first), world.connect(second)];
+            world.settle();
+            let [a, b] = &mut clients;
+            world.show(a, session.clone());
+            // One shard's turn after the other, so that claims meet at every step of the way.
+            for at in 0..apart {
+                world.turn(at % 3);
+            }
+            world.show(b, session.clone());
+            // No time passes, so that their order alone tells which claim was the later one.
+            (0..12).for_each(|at| world.turn(at % 3));
+            world.settle();
+            let holders = clients.iter_mut().filter_map(|client| held(&mut world, client));
+            assert_eq!(holders.collect::<Vec<_>>(), [session], "shards {first} and {second}, {apart} turns apart");
+            assert_eq!(clients.iter().filter(|client| client.close == Some(4_500)).count(), 1);
+            assert_eq!(world.close_code(&mut holder), 4_500);
+            world.end();
+        }
+    }
+}
+
+#[test]
+fn a_first_publish_that_is_on_its_way_when_its_session_is_taken_over_counts_once() {
+    let mut world = World::new(3, |_| {});
+    let topic = world.topic("e", 1, 0);
+    let (mut holder, session) = world.hello_as(0, Bytes::new());
+    let mut next = world.connect(2);
+    world.settle();
+    // The home is asked about the session before the publish comes to it.
+    publish(&mut world, &mut holder, &topic, 1);
+    world.turns([0]);
+    world.show(&mut next, session.clone());
+    world.turns([2, 2, 1]);
+    let Body::Welcome(welcome) = world.body(&mut next) else { panic!("no Welcome") };
+    publish(&mut world, &mut next, &topic, 1);
+    assert!(published(&mut world, &mut next).duplicate || welcome.session != session);
+    assert_eq!(welcome.session, session, "whoever held it knows that it published");
+    world.end();
+}
+
+#[test]
+fn a_hello_that_waits_for_a_shard_that_stands_still_is_no_silence() {
+    let mut world = World::new(2, |_| {});
+    let mut client = world.connect(0);
+    world.settle();
+    world.show(&mut client, Bytes::from(vec![7; 16]));
+    for _ in 0..100 {
+        world.now = world.now + Duration::from_millis(100);
+        world.turns([0]);
+    }
+    let Body::Welcome(_) = world.body(&mut client) else { panic!("no Welcome") };
+    world.end();
+}
