@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::clock::{Moment, WallEpoch};
 use crate::fanout::Channel;
-use crate::ids::{ShardId, TopicId};
+use crate::ids::{Offset, ShardId, TopicId};
 use crate::kernel::{Handed, SocketId, TcpInfo};
 use crate::limits::Limits;
 use crate::mesh;
@@ -91,12 +91,13 @@ pub(super) enum Order {
     StopAccepting,
 }
 
-/// Another shard's question that is answered when its replica of a topic has been brought to the head.
-#[derive(Clone, Copy, Debug)]
+/// Another shard's question that is answered when its replicas have been brought to where the logs were when it came.
+#[derive(Clone, Debug)]
 pub(super) struct Fence {
     pub(super) shard: ShardId,
     pub(super) question: u64,
-    pub(super) topic: Option<TopicId>,
+    /// Topics, and the heads that they had: later records are not waited for, or a busy topic would put the answer off for ever.
+    pub(super) heads: Vec<(TopicId, Offset)>,
 }
 
 /// Why `TCP_INFO` is looked at.

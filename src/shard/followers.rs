@@ -8,7 +8,7 @@ use crate::ids::{ShardId, TopicId};
 use crate::limits::TRANSFER_BYTES;
 use crate::shard::core::{Core, Fence};
 use crate::shard::message::ShardMessage;
-use crate::topic::TopicIndex;
+use crate::topic::{Pattern, TopicIndex};
 
 impl Core {
     /// The other shards.
@@ -120,26 +120,36 @@ impl Core {
         }
     }
 
-    /// A shard wants to know that it has heard everything up to now.
-    pub(super) fn fence(&mut self, shard: ShardId, question: u64, topic: Option<TopicId>) {
-        self.fences.push(Fence { shard, question, topic });
+    /// A shard wants to know that it has heard everything up to now of the topics that match.
+    pub(super) fn fence(&mut self, shard: ShardId, question: u64, pattern: &Pattern) {
+        let found: Vec<_> = if pattern.is_exact() {
+            self.topics.find(pattern.as_str()).into_iter().collect()
+        } else {
+            let matching = self.topics.iter().filter(|(_, topic)| pattern.matches(&topic.name));
+            matching.map(|(topic, _)| topic).collect()
+        };
+        let is_followed = |topic: &TopicIndex| {
+            self.channels[topic.at()].followers.iter().any(|follower| follower.shard == shard)
+        };
+        let head_of = |topic: TopicIndex| (self.topics.topic(topic).id, self.topics.topic(topic).log.head());
+        let heads = found.into_iter().filter(is_followed).map(head_of).collect();
+        self.fences.push(Fence { shard, question, heads });
     }
 
     /// Answers the fences whose shard has been sent everything, behind it.
     pub(super) fn answer_fences(&mut self) {
-        for fence in std::mem::take(&mut self.fences) {
-            let topic = fence.topic.and_then(|id| self.topics.find_id(id));
-            let lags = topic.is_some_and(|topic| {
+        for mut fence in std::mem::take(&mut self.fences) {
+            fence.heads.retain(|(id, head)| {
+                let Some(topic) = self.topics.find_id(*id) else { return false };
                 // What the log let go since the last transfer: nobody is to find it at the replica.
                 self.offer_to_followers(topic);
-                let head = self.topics.topic(topic).log.head();
                 let mut followers = self.channels[topic.at()].followers.iter();
-                followers.any(|follower| follower.shard == fence.shard && follower.cursor.offset() < head)
+                followers.any(|follower| follower.shard == fence.shard && follower.cursor.offset() < *head)
             });
-            if lags {
-                self.fences.push(fence);
-            } else {
+            if fence.heads.is_empty() {
                 self.mesh.push(fence.shard, ShardMessage::FenceReached { question: fence.question }, 0);
+            } else {
+                self.fences.push(fence);
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::kernel::{Handed, SocketId};
 use crate::protocol::wire::Published;
 use crate::session::SessionId;
 use crate::shard::publish::Refused;
-use crate::topic::{Knowledge, NewRecord, TopicName, Transfer};
+use crate::topic::{Knowledge, NewRecord, Pattern, TopicName, Transfer};
 
 /// One message; a turn's messages for one shard travel as one batch.
 #[derive(Debug)]
@@ -78,8 +78,8 @@ pub enum ShardMessage {
     Fence {
         /// Which question of the asking shard.
         question: u64,
-        /// A topic that the asker's replica must have been brought to the head of.
-        topic: Option<TopicId>,
+        /// The asker's replicas of the topics that match must have been brought to where their logs are now.
+        pattern: Pattern,
     },
     /// The answer.
     FenceReached {

@@ -35,7 +35,7 @@ impl Core {
                 self.follower_wants(from, topic, generation, is_wanted);
             }
             ShardMessage::Transfer { topic, generation, transfer } => self.transferred(topic, generation, *transfer),
-            ShardMessage::Fence { question, topic } => self.fence(from, question, topic),
+            ShardMessage::Fence { question, pattern } => self.fence(from, question, &pattern),
             ShardMessage::FenceReached { question } => self.answered(from, question, Knowledge::Nothing),
             ShardMessage::Claim { question, session, at } => {
                 if self.is_claimed_later(from, session, at) {
@@ -53,11 +53,10 @@ impl Core {
 
     /// Asks the shards that know which topics match. False if none but this one has to be asked.
     pub(super) fn ask_homes(&mut self, index: u32, pattern: &Pattern, operation: Operation) -> Option<Operation> {
-        let (homes, topic) = if pattern.is_exact() {
-            let home = self.settings.homes.home_of(pattern.as_str());
-            (vec![home], self.directory.find(pattern.as_str()))
+        let homes: Vec<_> = if pattern.is_exact() {
+            vec![self.settings.homes.home_of(pattern.as_str())]
         } else {
-            ((0..self.mesh.shard_count()).map(ShardId).collect(), None)
+            (0..self.mesh.shard_count()).map(ShardId).collect()
         };
         let homes: Vec<_> = homes.into_iter().filter(|home| *home != self.shard).collect();
         if homes.is_empty() {
@@ -65,7 +64,7 @@ impl Core {
         }
         let question = self.hold(index, homes.clone(), operation);
         for home in homes {
-            self.mesh.push(home, ShardMessage::Fence { question, topic }, 0);
+            self.mesh.push(home, ShardMessage::Fence { question, pattern: pattern.clone() }, 0);
         }
         None
     }
