@@ -301,6 +301,7 @@ fn gauge_families(gauges: &Gauges) -> Vec<Family> {
         keys,
         events,
         log_bytes,
+        mesh_bytes,
         connection_bytes,
     } = gauges;
     vec![
@@ -318,6 +319,7 @@ fn gauge_families(gauges: &Gauges) -> Vec<Family> {
         Family::gauge("keys", "Live keys").of_count(*keys),
         Family::gauge("events", "Events held").of_count(*events),
         Family::gauge("log", "Bytes held by the logs").bytes().of_count(*log_bytes),
+        Family::gauge("mesh", "Bytes of patches and publishes on the way between shards").bytes().of_count(*mesh_bytes),
         Family::gauge("connection_memory", "Bytes held for connections: rests of frames, answers, incomplete messages")
             .bytes()
             .of_count(*connection_bytes),

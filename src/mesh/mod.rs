@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A turn's messages for one shard travel as one batch. Nothing here knows what the messages are, and nothing grows without a
-//! bound: patches are pushed only where [`Endpoint::admits_patch`] says so, and whoever causes other messages pauses while
-//! [`Endpoint::is_backed_up`].
+//! bound: patches are pushed only where [`Endpoint::admits_patch`] says so, and whoever publishes pauses while
+//! [`Endpoint::is_backed_up`]. What else there is waits for an answer, or comes once in the life of a topic or a connection.
 
 #![forbid(unsafe_code)]
 
@@ -38,13 +38,15 @@ pub struct MeshLimits {
     pub batches: usize,
     /// Bytes of patches that were pushed and not yet taken out.
     pub patch_bytes: usize,
+    /// ... and of publishes: beyond them their publishers pause.
+    pub publish_bytes: usize,
 }
 
 impl MeshLimits {
     /// Those of an engine with so many shards: channels grow with the square of their number, so each gets shorter.
     #[must_use]
     pub fn for_shards(shards: u16) -> Self {
-        Self { batches: (1_024 / usize::from(shards.max(1))).max(16), patch_bytes: 4 * 1024 * 1024 }
+        Self { batches: (1_024 / usize::from(shards.max(1))).max(16), patch_bytes: 4 * 1024 * 1024, publish_bytes: 4 * 1024 * 1024 }
     }
 }
 
@@ -53,6 +55,25 @@ impl MeshLimits {
 struct Batch<T> {
     messages: Vec<T>,
     patch_bytes: usize,
+    publish_bytes: usize,
+}
+
+impl<T> Batch<T> {
+    const EMPTY: Self = Self { messages: Vec::new(), patch_bytes: 0, publish_bytes: 0 };
+}
+
+/// What was pushed and not taken out at the other end, in bytes.
+#[derive(Debug, Default)]
+struct Underway {
+    patch_bytes: AtomicUsize,
+    publish_bytes: AtomicUsize,
+}
+
+impl Underway {
+    fn take_out<T>(&self, batch: &Batch<T>) {
+        self.patch_bytes.fetch_sub(batch.patch_bytes, Ordering::Relaxed);
+        self.publish_bytes.fetch_sub(batch.publish_bytes, Ordering::Relaxed);
+    }
 }
 
 /// The way to another shard.
@@ -63,15 +84,14 @@ struct Outgoing<T> {
     /// Earlier turns' that found no room.
     left_over: VecDeque<Batch<T>>,
     channel: Sender<Batch<T>>,
-    /// Bytes of patches that were pushed and not taken out at the other end.
-    patch_bytes: Arc<AtomicUsize>,
+    underway: Arc<Underway>,
 }
 
 /// The way from another shard.
 #[derive(Debug)]
 struct Incoming<T> {
     channel: Receiver<Batch<T>>,
-    patch_bytes: Arc<AtomicUsize>,
+    underway: Arc<Underway>,
 }
 
 /// One shard's ends of all its ways.
@@ -102,14 +122,14 @@ pub fn connect<T>(shards: u16, limits: MeshLimits) -> Vec<Endpoint<T>> {
     for from in 0..count {
         for to in (0..count).filter(|to| *to != from) {
             let (sender, receiver) = bounded(limits.batches);
-            let patch_bytes = Arc::new(AtomicUsize::new(0));
+            let underway = Arc::<Underway>::default();
             endpoints[from].outgoing[to] = Some(Outgoing {
-                batch: Batch { messages: Vec::new(), patch_bytes: 0 },
+                batch: Batch::EMPTY,
                 left_over: VecDeque::new(),
                 channel: sender,
-                patch_bytes: patch_bytes.clone(),
+                underway: underway.clone(),
             });
-            endpoints[to].incoming[from] = Some(Incoming { channel: receiver, patch_bytes });
+            endpoints[to].incoming[from] = Some(Incoming { channel: receiver, underway });
         }
     }
     endpoints
@@ -136,7 +156,28 @@ impl<T> Endpoint<T> {
         let way = self.outgoing[usize::from(to.0)].as_mut().expect("a shard says nothing to itself");
         way.batch.messages.push(message);
         way.batch.patch_bytes += patch_bytes;
-        way.patch_bytes.fetch_add(patch_bytes, Ordering::Relaxed);
+        way.underway.patch_bytes.fetch_add(patch_bytes, Ordering::Relaxed);
+    }
+
+    /// As [`Endpoint::push`], for a publish that weighs so much.
+    ///
+    /// # Panics
+    /// If `to` is this shard.
+    pub fn push_publish(&mut self, to: ShardId, message: T, publish_bytes: usize) {
+        self.push(to, message, 0);
+        let way = self.outgoing[usize::from(to.0)].as_mut().expect("it was just there");
+        way.batch.publish_bytes += publish_bytes;
+        way.underway.publish_bytes.fetch_add(publish_bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of patches and publishes that other shards have not taken out yet.
+    #[must_use]
+    pub fn underway_bytes(&self) -> usize {
+        let ways = self.outgoing.iter().flatten().map(|way| &way.underway);
+        let bytes = |way: &Underway| {
+            way.patch_bytes.load(Ordering::Relaxed) + way.publish_bytes.load(Ordering::Relaxed)
+        };
+        ways.map(|way| bytes(way)).sum()
     }
 
     /// Whether a patch for another shard finds room: half of the channel's, and [`MeshLimits::patch_bytes`] on the way.
@@ -145,14 +186,18 @@ impl<T> Endpoint<T> {
         self.outgoing[usize::from(to.0)].as_ref().is_some_and(|way| {
             way.left_over.is_empty()
                 && way.channel.len() < self.limits.batches / 2
-                && way.patch_bytes.load(Ordering::Relaxed) < self.limits.patch_bytes
+                && way.underway.patch_bytes.load(Ordering::Relaxed) < self.limits.patch_bytes
         })
     }
 
-    /// Whether an earlier turn's messages for another shard found no room: whoever causes more of them must pause.
+    /// Whether an earlier turn's messages for another shard found no room, or as many publishes are on the way as may be: whoever
+    /// causes more of them must pause.
     #[must_use]
     pub fn is_backed_up(&self, to: ShardId) -> bool {
-        self.outgoing[usize::from(to.0)].as_ref().is_some_and(|way| !way.left_over.is_empty())
+        self.outgoing[usize::from(to.0)].as_ref().is_some_and(|way| {
+            !way.left_over.is_empty()
+                || way.underway.publish_bytes.load(Ordering::Relaxed) >= self.limits.publish_bytes
+        })
     }
 
     /// Whether anything waits to be sent.
@@ -179,7 +224,7 @@ impl<T> Endpoint<T> {
             let Some(way) = &incoming[from] else { return };
             let sender = ShardId(u16::try_from(from).expect("connect was asked for as many"));
             while let Ok(batch) = way.channel.try_recv() {
-                way.patch_bytes.fetch_sub(batch.patch_bytes, Ordering::Relaxed);
+                way.underway.take_out(&batch);
                 into.extend(batch.messages.into_iter().map(|message| (sender, message)));
             }
         });
@@ -201,8 +246,7 @@ impl<T> Outgoing<T> {
     /// Sends what finds room. True if something did.
     fn send(&mut self) -> bool {
         if !self.batch.messages.is_empty() {
-            let empty = Batch { messages: Vec::new(), patch_bytes: 0 };
-            self.left_over.push_back(std::mem::replace(&mut self.batch, empty));
+            self.left_over.push_back(std::mem::replace(&mut self.batch, Batch::EMPTY));
         }
         let mut is_sent = false;
         while let Some(batch) = self.left_over.pop_front() {
@@ -212,9 +256,7 @@ impl<T> Outgoing<T> {
                     self.left_over.push_front(batch);
                     break;
                 }
-                Err(TrySendError::Disconnected(batch)) => {
-                    self.patch_bytes.fetch_sub(batch.patch_bytes, Ordering::Relaxed);
-                }
+                Err(TrySendError::Disconnected(batch)) => self.underway.take_out(&batch),
             }
         }
         is_sent

@@ -5,7 +5,7 @@ use std::thread;
 
 use super::*;
 
-const LIMITS: MeshLimits = MeshLimits { batches: 4, patch_bytes: 100 };
+const LIMITS: MeshLimits = MeshLimits { batches: 4, patch_bytes: 100, publish_bytes: 100 };
 
 fn pair() -> [Endpoint<u32>; 2] {
     connect(2, LIMITS).try_into().expect("two")
@@ -48,6 +48,20 @@ fn what_finds_no_room_waits_and_goes_first() {
     a.send(no_ring);
     assert!(!a.is_backed_up(ShardId(1)));
     assert_eq!(drained(&mut b), [4, 5, 6]);
+}
+
+#[test]
+fn publishes_have_so_many_bytes() {
+    let [mut a, mut b] = pair();
+    a.push_publish(ShardId(1), 0, 99);
+    a.send(no_ring);
+    assert!(!a.is_backed_up(ShardId(1)));
+    a.push_publish(ShardId(1), 1, 1);
+    assert!(a.is_backed_up(ShardId(1)) && a.admits_patch(ShardId(1)), "patches have room of their own");
+    a.send(no_ring);
+    assert!(a.is_backed_up(ShardId(1)), "or on the way");
+    assert_eq!((drained(&mut b), a.underway_bytes()), (vec![0, 1], 0));
+    assert!(!a.is_backed_up(ShardId(1)));
 }
 
 #[test]

@@ -299,6 +299,9 @@ impl Core {
 
     /// Whether something waits for room on the way to another shard.
     pub(super) fn waits_for_mesh(&self) -> bool {
-        self.mesh.has_outgoing() || !self.lagging.is_empty() || !self.fences.is_empty()
+        self.mesh.has_outgoing()
+            || !self.lagging.is_empty()
+            || !self.fences.is_empty()
+            || !self.paused_by_mesh.is_empty()
     }
 }

@@ -150,6 +150,8 @@ pub struct Gauges {
     pub events: usize,
     /// Bytes held by the logs.
     pub log_bytes: usize,
+    /// Bytes of patches and publishes on the way to other shards.
+    pub mesh_bytes: usize,
     /// Bytes held for connections: rests of cut frames, answers, incomplete messages.
     pub connection_bytes: usize,
 }
@@ -323,6 +325,7 @@ impl AddAssign for Gauges {
             keys,
             events,
             log_bytes,
+            mesh_bytes,
             connection_bytes,
         } = other;
         self.connections += connections;
@@ -337,6 +340,7 @@ impl AddAssign for Gauges {
         self.keys += keys;
         self.events += events;
         self.log_bytes += log_bytes;
+        self.mesh_bytes += mesh_bytes;
         self.connection_bytes += connection_bytes;
     }
 }

@@ -150,6 +150,15 @@ pub struct Publish {
     pub at: Moment,
 }
 
+impl Publish {
+    /// Approximate bytes that it keeps alive.
+    pub(super) fn weight(&self) -> usize {
+        let records = self.records.as_deref().unwrap_or_default().iter();
+        let bytes = |record: &NewRecord| size_of::<NewRecord>() + record.key.len() + record.value.len();
+        size_of::<Self>() + self.topic.as_str().len() + records.map(bytes).sum::<usize>()
+    }
+}
+
 /// A client's operation that waits for other shards; nothing more is read from the client until then.
 #[derive(Debug)]
 pub(super) struct Pending {

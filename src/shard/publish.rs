@@ -107,7 +107,8 @@ impl Core {
         if matches!(publish.origin, Origin::Client { sequence: 1.., .. }) {
             self.at(index).has_sequences_elsewhere = true;
         }
-        self.mesh.push(home, ShardMessage::Publish(Box::new(publish)), 0);
+        let weight = publish.weight();
+        self.mesh.push_publish(home, ShardMessage::Publish(Box::new(publish)), weight);
         if self.mesh.is_backed_up(home) {
             let connection = self.at(index).socket;
             self.pause_reading(index, |connection| connection.is_paused_by_mesh = true);

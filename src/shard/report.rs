@@ -14,7 +14,8 @@ impl Core {
     }
 
     fn gauges(&self) -> Gauges {
-        let mut gauges = Gauges { connections: self.connection_count, ..Gauges::default() };
+        let (connections, mesh_bytes) = (self.connection_count, self.mesh.underway_bytes());
+        let mut gauges = Gauges { connections, mesh_bytes, ..Gauges::default() };
         for connection in self.connections.iter().flatten() {
             gauges.sessions += usize::from(connection.session.is_some());
             gauges.blocked += usize::from(connection.outlet.is_blocked);

@@ -5,5 +5,6 @@
 
 mod forgetting;
 mod pausing;
+mod stopped;
 mod takeover;
 mod world;

@@ -35,6 +35,7 @@ pub struct Client {
     bytes: Vec<u8>,
     pub frames: VecDeque<wire::ServerFrame>,
     pub close: Option<u16>,
+    pings: Vec<Vec<u8>>,
     has_head: bool,
     next_request: u64,
 }
@@ -111,7 +112,7 @@ impl World {
         let peer = simulation.connect();
         simulation.peer_write(peer, UPGRADE);
         let frames = VecDeque::new();
-        Client { shard, peer, bytes: Vec::new(), frames, close: None, has_head: false, next_request: 1 }
+        Client { shard, peer, bytes: Vec::new(), frames, close: None, pings: Vec::new(), has_head: false, next_request: 1 }
     }
 
     /// A connection that was welcomed.
@@ -168,6 +169,10 @@ impl World {
         simulation.set_now(self.now);
         client.bytes.extend(simulation.peer_read(client.peer, usize::MAX));
         client.parse();
+        for payload in std::mem::take(&mut client.pings) {
+            let len = u8::try_from(payload.len()).expect("a control frame");
+            simulation.peer_write(client.peer, &[&[0x8a, 0x80 | len, 0, 0, 0, 0], &payload[..]].concat());
+        }
     }
 
     /// The next frame, with as many turns as it takes.
@@ -248,6 +253,7 @@ impl Client {
             let payload = &self.bytes[at + head..at + head + len];
             match self.bytes[at] & 15 {
                 2 => self.frames.push_back(wire::ServerFrame::decode(payload).expect("a ServerFrame")),
+                9 => self.pings.push(payload.to_vec()),
                 8 => self.close = Some(u16::from_be_bytes([payload[0], payload[1]])),
                 _ => {}
             }

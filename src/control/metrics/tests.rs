@@ -48,6 +48,7 @@ fn report() -> Report {
         keys: 29,
         events: 30,
         log_bytes: 31,
+        mesh_bytes: 66,
         connection_bytes: 32,
     };
     let kernel = KernelCounters {
@@ -105,6 +106,7 @@ fn every_field_is_a_series_of_its_own() {
         ("keys", "29"),
         ("events", "30"),
         ("log_bytes", "31"),
+        ("mesh_bytes", "66"),
         ("connection_memory_bytes", "32"),
         ("kernel_enters_total", "33"),
         ("kernel_sends_total", "34"),
