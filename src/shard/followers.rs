@@ -128,9 +128,8 @@ impl Core {
             let matching = self.topics.iter().filter(|(_, topic)| pattern.matches(&topic.name));
             matching.map(|(topic, _)| topic).collect()
         };
-        let is_followed = |topic: &TopicIndex| {
-            self.channels[topic.at()].followers.iter().any(|follower| follower.shard == shard)
-        };
+        let is_followed =
+            |topic: &TopicIndex| self.channels[topic.at()].followers.iter().any(|follower| follower.shard == shard);
         let head_of = |topic: TopicIndex| (self.topics.topic(topic).id, self.topics.topic(topic).log.head());
         let heads = found.into_iter().filter(is_followed).map(head_of).collect();
         self.fences.push(Fence { shard, question, heads });

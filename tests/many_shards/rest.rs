@@ -113,9 +113,8 @@ impl World {
 
     fn difference_in(&self, number: usize, link: usize, home: &Station, topic: &Topic) -> Option<String> {
         let (client, id, name) = (&self.clients[number], topic.id.0, topic.name.as_str());
-        let is_wanted = |wanted: &crate::client::Wanted| {
-            Pattern::parse(&wanted.topic).expect("valid").matches(&topic.name)
-        };
+        let is_wanted =
+            |wanted: &crate::client::Wanted| Pattern::parse(&wanted.topic).expect("valid").matches(&topic.name);
         if !client.wanted.iter().any(is_wanted) {
             return None;
         }
@@ -128,8 +127,7 @@ impl World {
             return Some(format!("{at} is at {} of {head} in {id}, {name}", held.cursor));
         }
         let passes = |past: &&Past| {
-            past.key.starts_with(&standing.options.key_prefix)
-                && past.priority as i32 >= standing.options.min_priority
+            past.key.starts_with(&standing.options.key_prefix) && past.priority as i32 >= standing.options.min_priority
         };
         let model = &home.models.topics[&id];
         let mut passed = model.state().filter(passes);

@@ -66,7 +66,11 @@ fn every_seed_adds_up_and_converges_on_all_shards() {
 fn weather(random: &mut SmallRng) -> Weather {
     let mut pick = |choices: &[usize]| choices[random.random_range(0..choices.len())];
     Weather {
-        mesh: MeshLimits { batches: pick(&[2, 4, 16, 512]), patch_bytes: pick(&[100, 3_000, 4_194_304]) },
+        mesh: MeshLimits {
+            batches: pick(&[2, 4, 16, 512]),
+            patch_bytes: pick(&[100, 3_000, 4_194_304]),
+            publish_bytes: 4_194_304,
+        },
         stalls_per_mille: pick(&[0, 0, 1, 10]),
         late_bells_per_mille: pick(&[0, 300]),
     }

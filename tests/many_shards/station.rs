@@ -39,7 +39,6 @@ pub struct Station {
     /// The host runs something else until then.
     pub stalled_until: Moment,
 
-
     /// A peer did something: its kernel has to look.
     pub is_touched: bool,
     idle_turns: u32,

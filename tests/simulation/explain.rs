@@ -133,9 +133,8 @@ fn check_sent(
         return Err(format!("{offset} was {past:?}, not {record:?}"));
     }
     let encoded_since = if view.topic.is_replica { view.topic.head_at } else { view.now };
-    let is_left_of = |deadline| {
-        (left_of(deadline, view.now)..=left_of(deadline, encoded_since)).contains(&record.window_ms)
-    };
+    let is_left_of =
+        |deadline| (left_of(deadline, view.now)..=left_of(deadline, encoded_since)).contains(&record.window_ms);
     let mut earlier = past.earlier.iter().filter(|(head, _)| *head == view.topic.head());
     if !is_left_of(past.deadline) && !earlier.any(|(_, deadline)| is_left_of(*deadline)) {
         return Err(format!("{offset} has {} ms left: {past:?}", record.window_ms));

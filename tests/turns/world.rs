@@ -112,7 +112,16 @@ impl World {
         let peer = simulation.connect();
         simulation.peer_write(peer, UPGRADE);
         let frames = VecDeque::new();
-        Client { shard, peer, bytes: Vec::new(), frames, close: None, pings: Vec::new(), has_head: false, next_request: 1 }
+        Client {
+            shard,
+            peer,
+            bytes: Vec::new(),
+            frames,
+            close: None,
+            pings: Vec::new(),
+            has_head: false,
+            next_request: 1,
+        }
     }
 
     /// A connection that was welcomed.
@@ -155,7 +164,10 @@ impl World {
     }
 
     pub fn subscribe(&mut self, client: &mut Client, topic: &str) -> u64 {
-        self.send(client, client_frame::Body::Subscribe(wire::Subscribe { topic: topic.to_owned(), ..Default::default() }))
+        self.send(
+            client,
+            client_frame::Body::Subscribe(wire::Subscribe { topic: topic.to_owned(), ..Default::default() }),
+        )
     }
 
     pub fn publish(&mut self, client: &mut Client, topic: &str, records: Vec<wire::Record>) -> u64 {
@@ -189,13 +201,6 @@ impl World {
 
     pub fn body(&mut self, client: &mut Client) -> Body {
         self.frame(client).body.expect("a frame has a body")
-    }
-
-    pub fn patch(&mut self, client: &mut Client) -> wire::Patch {
-        match self.body(client) {
-            Body::Patch(patch) => patch,
-            other => panic!("no patch but {other:?}"),
-        }
     }
 
     /// With which code the connection was closed.
