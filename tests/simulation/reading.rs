@@ -155,11 +155,13 @@ impl World {
             Body::Welcome(welcome) => self.welcome(link, client, welcome),
             Body::Subscribed(subscribed) if subscribed.topic_id > 0 => {
                 self.links[link].topics.insert(subscribed.topic_id, subscribed.topic.clone());
+                let may_resume = self.links[link].stream.is_last_answer(request, &subscribed.topic);
                 let held = self.clients[client].held.entry(subscribed.topic.clone()).or_default();
                 if !subscribed.resumed || held.epoch != subscribed.epoch {
-                    *held = Held { epoch: subscribed.epoch, may_resume: true, ..Held::default() };
+                    *held = Held { epoch: subscribed.epoch, may_resume, ..Held::default() };
                 }
             }
+            Body::Subscribed(_) => _ = self.links[link].stream.is_last_answer(request, "none"),
             Body::Patch(patch) => {
                 let name = &self.links[link].topics[&patch.topic_id];
                 self.clients[client].held.get_mut(name).expect("subscribed").apply(patch);
@@ -254,7 +256,7 @@ impl World {
         let topics = &self.models_of(link).topics;
         let heads = topics.iter().map(|(id, topic)| (*id, (topic.head(), topic.evicted_to))).collect();
         let acknowledged = self.acknowledged.clone();
-        self.links[link].stream.asked.push(Asked { request, pattern, options, resume, acknowledged, heads });
+        self.links[link].stream.asked.push(Asked { request, is_answered: false, pattern, options, resume, acknowledged, heads });
     }
 
     /// Publishes on a link; remembered until it is acknowledged.

@@ -28,6 +28,8 @@ pub enum Frame {
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub request: u64,
+    /// The client read its answer.
+    pub is_answered: bool,
     pub pattern: Pattern,
     pub options: Options,
     pub resume: Option<wire::Position>,
@@ -216,6 +218,14 @@ impl Stream {
         ledger.expired += patch.expired;
         ledger.overrun += patch.overrun;
         ledger.lost += patch.lost;
+    }
+
+    /// Notes that the client read the answer to a `Subscribe`. True if none about the topic is to come: what it holds from now on
+    /// came under what it asked for last.
+    pub fn is_last_answer(&mut self, request: u64, topic: &str) -> bool {
+        let name = TopicName::parse(topic).expect("valid");
+        self.asked.iter_mut().filter(|asked| asked.request == request).for_each(|asked| asked.is_answered = true);
+        self.asked.iter().filter(|asked| asked.pattern.matches(&name)).all(|asked| asked.is_answered)
     }
 
     /// The client read `bytes`: they are what was sent. Returns the frames that they complete.
