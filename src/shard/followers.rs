@@ -132,9 +132,10 @@ impl Core {
             let lags = topic.is_some_and(|topic| {
                 // What the log let go since the last transfer: nobody is to find it at the replica.
                 self.offer_to_followers(topic);
-                let head = self.topics.topic(topic).log.head();
+                let log = &self.topics.topic(topic).log;
                 let mut followers = self.channels[topic.at()].followers.iter();
-                followers.any(|follower| follower.shard == fence.shard && follower.cursor.offset() < head)
+                // One that has all records may lack the end of what was let go, and stands where it was until then.
+                followers.any(|follower| follower.shard == fence.shard && log.is_behind(&follower.cursor))
             });
             if lags {
                 self.fences.push(fence);

@@ -173,8 +173,16 @@ pub(super) struct Pending {
 /// What goes on when the answers are there.
 #[derive(Debug)]
 pub(super) enum Operation {
-    Subscribe { request: u64, subscribe: crate::protocol::wire::Subscribe },
-    Hello { request: u64, credit_bytes: u64, session: SessionId, knowledge: Knowledge },
+    Subscribe {
+        request: u64,
+        subscribe: crate::protocol::wire::Subscribe,
+    },
+    Hello {
+        request: u64,
+        credit_bytes: u64,
+        session: SessionId,
+        knowledge: Knowledge,
+    },
     /// A Hello whose session another connection showed meanwhile.
     TakenOver,
 }

@@ -112,7 +112,16 @@ impl World {
         let peer = simulation.connect();
         simulation.peer_write(peer, UPGRADE);
         let frames = VecDeque::new();
-        Client { shard, peer, bytes: Vec::new(), frames, close: None, pings: Vec::new(), has_head: false, next_request: 1 }
+        Client {
+            shard,
+            peer,
+            bytes: Vec::new(),
+            frames,
+            close: None,
+            pings: Vec::new(),
+            has_head: false,
+            next_request: 1,
+        }
     }
 
     /// A connection that was welcomed.
@@ -155,7 +164,10 @@ impl World {
     }
 
     pub fn subscribe(&mut self, client: &mut Client, topic: &str) -> u64 {
-        self.send(client, client_frame::Body::Subscribe(wire::Subscribe { topic: topic.to_owned(), ..Default::default() }))
+        self.send(
+            client,
+            client_frame::Body::Subscribe(wire::Subscribe { topic: topic.to_owned(), ..Default::default() }),
+        )
     }
 
     pub fn publish(&mut self, client: &mut Client, topic: &str, records: Vec<wire::Record>) -> u64 {
