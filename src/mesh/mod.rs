@@ -46,7 +46,11 @@ impl MeshLimits {
     /// Those of an engine with so many shards: channels grow with the square of their number, so each gets shorter.
     #[must_use]
     pub fn for_shards(shards: u16) -> Self {
-        Self { batches: (1_024 / usize::from(shards.max(1))).max(16), patch_bytes: 4 * 1024 * 1024, publish_bytes: 4 * 1024 * 1024 }
+        Self {
+            batches: (1_024 / usize::from(shards.max(1))).max(16),
+            patch_bytes: 4 * 1024 * 1024,
+            publish_bytes: 4 * 1024 * 1024,
+        }
     }
 }
 
@@ -174,9 +178,8 @@ impl<T> Endpoint<T> {
     #[must_use]
     pub fn underway_bytes(&self) -> usize {
         let ways = self.outgoing.iter().flatten().map(|way| &way.underway);
-        let bytes = |way: &Underway| {
-            way.patch_bytes.load(Ordering::Relaxed) + way.publish_bytes.load(Ordering::Relaxed)
-        };
+        let bytes =
+            |way: &Underway| way.patch_bytes.load(Ordering::Relaxed) + way.publish_bytes.load(Ordering::Relaxed);
         ways.map(|way| bytes(way)).sum()
     }
 
@@ -195,8 +198,7 @@ impl<T> Endpoint<T> {
     #[must_use]
     pub fn is_backed_up(&self, to: ShardId) -> bool {
         self.outgoing[usize::from(to.0)].as_ref().is_some_and(|way| {
-            !way.left_over.is_empty()
-                || way.underway.publish_bytes.load(Ordering::Relaxed) >= self.limits.publish_bytes
+            !way.left_over.is_empty() || way.underway.publish_bytes.load(Ordering::Relaxed) >= self.limits.publish_bytes
         })
     }
 

@@ -113,7 +113,7 @@ fn what_is_for_a_shard_that_ended_is_dropped() {
 #[test]
 fn no_message_is_slept_through() {
     const COUNT: u32 = 2_000;
-    let endpoints = connect::<u32>(3, MeshLimits { batches: 16, patch_bytes: usize::MAX });
+    let endpoints = connect::<u32>(3, MeshLimits { batches: 16, patch_bytes: usize::MAX, publish_bytes: usize::MAX });
     let bells: Vec<_> = endpoints.iter().map(|_| mpsc::channel::<()>()).collect();
     let (rings, waits): (Vec<_>, Vec<_>) = bells.into_iter().unzip();
     thread::scope(|scope| {
