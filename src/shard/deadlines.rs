@@ -320,8 +320,16 @@ impl Core {
         let name = self.topics.topic(topic).name.clone();
         while let Some((index, position)) = self.channels[topic.at()].any_subscriber() {
             let subscriber = &mut self.at(index).subscribers[position as usize];
-            let waiting = subscriber.extra.as_mut().and_then(|extra| extra.waiting.take());
+            let (mut waiting, mut unsaid) = (None, Vec::new());
+            if let Some(extra) = subscriber.extra.as_deref_mut() {
+                (waiting, unsaid) = (extra.waiting.take(), std::mem::take(&mut extra.announcements));
+            }
             self.remove_subscriber(index, position);
+            // No request is without an answer.
+            for request in unsaid.into_iter().map(|announcement| announcement.request).filter(|request| *request > 0) {
+                let subscribed = wire::Subscribed { topic: name.as_str().to_owned(), ..wire::Subscribed::default() };
+                self.answer(index, request, Body::Subscribed(subscribed));
+            }
             if let Some(waiting) = waiting {
                 // It has not heard of the topic yet.
                 let subscribed = wire::Subscribed { topic: name.as_str().to_owned(), ..wire::Subscribed::default() };

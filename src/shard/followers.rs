@@ -142,8 +142,14 @@ impl Core {
                 let Some(topic) = self.topics.find_id(*id) else { return false };
                 // What the log let go since the last transfer: nobody is to find it at the replica.
                 self.offer_to_followers(topic);
+                let log = &self.topics.topic(topic).log;
                 let mut followers = self.channels[topic.at()].followers.iter();
-                followers.any(|follower| follower.shard == fence.shard && follower.cursor.offset() < *head)
+                followers.any(|follower| {
+                    let offset = follower.cursor.offset();
+                    // One that has all records may lack the end of what was let go, and its replica stands where it was until then.
+                    let lacks_the_end = offset == log.head() && log.is_behind(&follower.cursor);
+                    follower.shard == fence.shard && (offset < *head || lacks_the_end)
+                })
             });
             if fence.heads.is_empty() {
                 self.mesh.push(fence.shard, ShardMessage::FenceReached { question: fence.question }, 0);

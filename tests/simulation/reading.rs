@@ -256,7 +256,15 @@ impl World {
         let topics = &self.models_of(link).topics;
         let heads = topics.iter().map(|(id, topic)| (*id, (topic.head(), topic.evicted_to))).collect();
         let acknowledged = self.acknowledged.clone();
-        self.links[link].stream.asked.push(Asked { request, is_answered: false, pattern, options, resume, acknowledged, heads });
+        self.links[link].stream.asked.push(Asked {
+            request,
+            is_answered: false,
+            pattern,
+            options,
+            resume,
+            acknowledged,
+            heads,
+        });
     }
 
     /// Publishes on a link; remembered until it is acknowledged.

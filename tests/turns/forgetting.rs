@@ -64,3 +64,28 @@ fn an_unsubscribe_from_an_overdue_topic_is_answered() {
     assert!((1..TURNS).contains(&forgotten_before), "it was forgotten in between: {forgotten_before}");
     world.end();
 }
+
+#[test]
+fn a_subscribe_whose_topic_is_forgotten_before_it_is_answered_is_answered_nevertheless() {
+    let mut world = world(1);
+    let (mut publisher, mut subscriber) = (world.hello(0), world.hello(0));
+    world.publish(&mut publisher, "x/y", vec![keyed("k", "v")]);
+    world.settle();
+    // It reads nothing, so that what it is told of the topic waits behind what it was told before.
+    world.shards[0].kernel_mut().set_capacity(subscriber.peer, 1);
+    let before = world.send(&mut subscriber, client_frame::Body::Ping(wire::Ping::default()));
+    world.settle();
+    let request = world.subscribe(&mut subscriber, "x/*");
+    world.settle();
+    world.publish(&mut publisher, "x/y", vec![deleted("k")]);
+    world.settle();
+    world.now = world.now + LINGER;
+    world.until("the topic is forgotten", |world| world.shards[0].topics().is_empty());
+    world.shards[0].kernel_mut().set_capacity(subscriber.peer, 1 << 20);
+    let mut answered = Vec::new();
+    while answered.last() != Some(&request) {
+        answered.push(world.frame(&mut subscriber).request);
+    }
+    assert!(answered.contains(&before));
+    world.end();
+}
