@@ -119,6 +119,13 @@ impl World {
         }
     }
 
+    /// Whether a Hello with this connection's session may still have been on its way, on a path that the client gave up.
+    fn is_shown_late(&self, link: usize) -> bool {
+        let held = &self.links[link];
+        let mut others = self.links.iter().enumerate().filter(|(other, _)| *other != link);
+        others.any(|(_, other)| other.client == held.client && !other.is_welcome && other.shown == held.session)
+    }
+
     fn hear(&mut self, link: usize, frame: Frame) {
         let (peer, client) = (self.links[link].peer, self.links[link].client);
         match frame {
@@ -131,7 +138,7 @@ impl World {
                 let is_expected = match code {
                     1000 => self.links[link].was_left,
                     1001 => true,
-                    4500 => self.links[link].was_taken_over,
+                    4500 => self.links[link].was_taken_over || self.is_shown_late(link),
                     4001 => self.links[link].pace != Pace::Prompt || self.is_deadly,
                     _ => false,
                 };
