@@ -20,10 +20,11 @@ mod doorbell;
 use doorbell::Doorbell;
 use sync::Ordering;
 
-/// Stands for the channels: how many messages lie in them. Relaxed, so that only the doorbell makes them visible.
 struct Shared {
     doorbell: Doorbell,
-    waiting: AtomicUsize,
+    /// Stands for the channels: how many messages each sender has put into its own. Read by plain relaxed loads, which may be
+    /// stale (an exchange never is), so that only the doorbell makes them visible.
+    sent: Vec<AtomicUsize>,
     bell: Bell,
 }
 
@@ -49,7 +50,7 @@ impl Bell {
 }
 
 fn send(shared: &Shared, sender: usize) {
-    shared.waiting.fetch_add(1, Ordering::Relaxed);
+    shared.sent[sender].fetch_add(1, Ordering::Relaxed);
     if shared.doorbell.announce(sender) {
         shared.bell.ring();
     }
@@ -57,10 +58,10 @@ fn send(shared: &Shared, sender: usize) {
 
 /// Receives until it has seen `count` messages; a wake-up that is lost is a deadlock, which the checker finds.
 fn receive(shared: &Shared, count: usize) {
-    let mut seen = 0;
+    let mut seen = vec![0; shared.sent.len()];
     loop {
-        shared.doorbell.take_senders(|_| seen += shared.waiting.swap(0, Ordering::Relaxed));
-        if seen == count {
+        shared.doorbell.take_senders(|sender| seen[sender] = shared.sent[sender].load(Ordering::Relaxed));
+        if seen.iter().sum::<usize>() == count {
             break;
         }
         if shared.doorbell.try_sleep() {
@@ -76,7 +77,7 @@ fn model(senders: usize, each: usize) {
     builder.check(move || {
         let shared = Arc::new(Shared {
             doorbell: Doorbell::new(senders + 1),
-            waiting: AtomicUsize::new(0),
+            sent: (0..senders).map(|_| AtomicUsize::new(0)).collect(),
             bell: Bell { is_rung: Mutex::new(false), rung: Condvar::new() },
         });
         let threads: Vec<_> = (0..senders)

@@ -23,6 +23,8 @@ mod uring;
 mod waker;
 
 #[cfg(test)]
+mod peer_tests;
+#[cfg(test)]
 mod ring_tests;
 
 pub use peers::{Handed, RingHandle};
@@ -265,8 +267,8 @@ pub trait Kernel {
     /// the connection stays as it was.
     fn hand_over(&mut self, socket: SocketId) -> Option<Handed>;
 
-    /// Takes a connection that another kernel gave away: as after [`Completion::Accepted`]. `None`: the table is full, and the
-    /// connection closed.
+    /// Takes a connection that another kernel gave away: as after [`Completion::Accepted`]. `None`: the table is full or accepting
+    /// was stopped, and the connection is closed.
     fn adopt(&mut self, handed: Handed) -> Option<SocketId>;
 
     /// What is still held.

@@ -29,6 +29,12 @@ impl RingHandle {
         Ok(Self { ring, waker })
     }
 
+    /// The same, but for messages, which go to a file that is no ring.
+    #[cfg(test)]
+    pub(super) fn deaf(self, file: OwnedFd) -> Self {
+        Self { ring: Arc::new(file), ..self }
+    }
+
     pub(super) fn raw_fd(&self) -> RawFd {
         self.ring.as_raw_fd()
     }

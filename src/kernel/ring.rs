@@ -612,8 +612,10 @@ impl Kernel for Ring {
     }
 
     fn hand_over(&mut self, socket: SocketId) -> Option<Handed> {
+        let turn = self.turn;
         let slot = self.sockets.find_open(socket)?;
-        let is_fresh = slot.operations == 1 && slot.is_receiving && !slot.is_cancelling;
+        // A send that is queued names the descriptor, which must stay open until it is submitted.
+        let is_fresh = slot.operations == 1 && slot.is_receiving && !slot.is_cancelling && slot.sent_in_turn != turn;
         // Asked first: a peer that is gone by now has no address, and then the socket must be found here as it was.
         let peer = sockets::peer_of(slot.fd())?;
         if !is_fresh || !self.uring.take_back(Operation::of(Kind::Receive, socket)) {

@@ -11,30 +11,30 @@ use super::*;
 
 const SOON: Wait = Wait::AtMost(Duration::from_secs(1));
 
-fn small() -> RingConfig {
+pub(super) fn small() -> RingConfig {
     RingConfig { entries: 64, completion_entries: 256, buffers: 64, buffer_bytes: 1_024, max_sockets: 1_024 }
 }
 
-struct Bench {
-    ring: Ring,
-    address: SocketAddr,
+pub(super) struct Bench {
+    pub(super) ring: Ring,
+    pub(super) address: SocketAddr,
 }
 
 impl Bench {
-    fn new(config: RingConfig) -> Self {
+    pub(super) fn new(config: RingConfig) -> Self {
         let listener = listen("127.0.0.1:0".parse().expect("an address"), ListenOptions::default()).expect("listen");
         let address = listener.local_addr().expect("bound");
         Self { ring: Ring::new(config, listener).expect("a ring"), address }
     }
 
-    fn connect(&self) -> TcpStream {
+    pub(super) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).expect("connect");
         stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
         stream
     }
 
     /// The next completion; enters until there is one.
-    fn next(&mut self) -> Completion {
+    pub(super) fn next(&mut self) -> Completion {
         for _ in 0..20 {
             if let Some(completion) = self.ring.completion() {
                 return completion;
@@ -44,7 +44,7 @@ impl Bench {
         panic!("nothing completes");
     }
 
-    fn accept(&mut self) -> (TcpStream, SocketId) {
+    pub(super) fn accept(&mut self) -> (TcpStream, SocketId) {
         let stream = self.connect();
         match self.next() {
             Completion::Accepted { socket, peer } => {
@@ -55,7 +55,7 @@ impl Bench {
         }
     }
 
-    fn received(&mut self, bytes: &mut Vec<u8>) -> SocketId {
+    pub(super) fn received(&mut self, bytes: &mut Vec<u8>) -> SocketId {
         match self.next() {
             Completion::Received { socket, received } => {
                 bytes.extend_from_slice(self.ring.bytes(&received));
@@ -67,7 +67,7 @@ impl Bench {
     }
 
     /// Everything ends, and nothing is held.
-    fn shut_down(mut self, sockets: &[SocketId]) {
+    pub(super) fn shut_down(mut self, sockets: &[SocketId]) {
         self.ring.stop_accepting();
         sockets.iter().for_each(|socket| self.ring.close(*socket));
         for _ in 0..50 {

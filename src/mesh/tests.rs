@@ -94,6 +94,8 @@ fn only_a_sleeper_is_rung_and_only_once() {
     }
     assert_eq!(rung, [ShardId(1)]);
     assert!(!b.try_sleep(), "there is something to be looked at");
+    a.push(ShardId(1), 0, 0);
+    a.send(|_| panic!("it did not fall asleep"));
     assert!(a.try_sleep(), "nobody sent anything to this one");
     a.wake_up();
 }
