@@ -1,7 +1,7 @@
 //! What any server must pay: a loop that sends as many bytes to as many sockets, and does nothing else.
 //!
 //! It stands in the server's place in everything else: a process of its own on the server's CPU, which accepts; its rounds
-//! are due when the server's records were; and what it sends are patches, so that the other side is the same [`Subscriber`]s on
+//! are due when the server's records were; and what it sends are patches, so that the other side is the same [`Connection`]s on
 //! the generator's CPU. That matters: a reader that is quicker or slower, or on the sender's own CPU, changes what a
 //! send costs by half.
 
@@ -16,11 +16,12 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use serde::{Deserialize, Serialize};
 
+use super::connection::Connection;
+use super::dialect::{self, Duty, Observations, Role};
 use super::load::{EVENTS, SCRATCH, VERIFY_ONE_IN};
 use super::options::{CommonArgs, pin};
 use super::payload::{self, Stopwatch};
 use super::server::Server;
-use super::subscriber::{Observations, Subscriber};
 use super::{failed, process, socket};
 use crate::cli::{CliError, print};
 use crate::kernel::{self, ListenOptions};
@@ -179,7 +180,9 @@ fn converse(
         stream.set_nonblocking(true).map_err(failed)?;
         let mut stream = TcpStream::from_std(stream);
         poll.registry().register(&mut stream, Token(at), Interest::READABLE).map_err(failed)?;
-        subscribers.push(Subscriber::placed(stream, at.is_multiple_of(VERIFY_ONE_IN)));
+        let is_verifying = at.is_multiple_of(VERIFY_ONE_IN);
+        let role = Role { topic: "", duty: Duty::Subscribe { is_verifying, wants_newest: false, credit: 0 } };
+        subscribers.push(Connection::silent(stream, dialect::of(None, &role), &role));
     }
     let latency = Histogram::new(3).expect("3 digits are allowed");
     let mut observations = Observations { latency, is_measuring: false, clock: Stopwatch::start() };
@@ -205,5 +208,5 @@ fn converse(
     line.clear();
     stdout.read_line(&mut line).map_err(failed)?;
     let result = serde_json::from_str(&line).map_err(|_| failed("the bare loop did not finish"))?;
-    Ok((result, subscribers.iter().map(|one| one.patches).sum()))
+    Ok((result, subscribers.iter().map(|one| one.seen.messages).sum()))
 }

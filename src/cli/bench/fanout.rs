@@ -52,6 +52,8 @@ pub(super) struct FanoutArgs {
 #[derive(Debug, Serialize)]
 struct FanoutResult {
     scenario: &'static str,
+    /// The other server that was measured; none: Tidegate.
+    peer: Option<String>,
     congestion: String,
     subscribers: u32,
     rate: Option<u64>,
@@ -95,6 +97,7 @@ pub(super) fn run(args: &FanoutArgs) -> Result<(), CliError> {
         bytes: args.bytes,
         keys,
         credit: args.credit,
+        samples_ages: false,
     };
     let mut load = Load::connect(&server, options, &shape)?;
     let outstanding = args.rate.is_none().then(|| args.outstanding.unwrap_or(64));
@@ -119,7 +122,7 @@ pub(super) fn run(args: &FanoutArgs) -> Result<(), CliError> {
     }
     load.drain()?;
 
-    let (delivered, patches) = (after.delivered - totals.delivered, after.patches - totals.patches);
+    let (delivered, patches) = (after.delivered - totals.delivered, after.messages - totals.messages);
     let per_turn = |name| {
         let of = |name| later.sum(name, "") - metrics.sum(name, "");
         of(name) / of("tidegate_turns_total").max(1.0)
@@ -128,6 +131,7 @@ pub(super) fn run(args: &FanoutArgs) -> Result<(), CliError> {
     let cpu_ns_per_delivery = cpu.used_ns as f64 / patches.max(1) as f64;
     let result = FanoutResult {
         scenario: "fanout",
+        peer: options.peer_name(),
         congestion: options.congestion.clone(),
         subscribers: args.subscribers,
         rate: args.rate,
@@ -159,7 +163,7 @@ pub(super) fn run(args: &FanoutArgs) -> Result<(), CliError> {
 /// Half of the bare loop's share: it runs before and after.
 fn measure_bare(args: &FanoutArgs, server: &Server, load: &Load, rate: u64) -> Result<BareResult, CliError> {
     let totals = load.totals();
-    let bytes = (totals.bytes / totals.patches.max(1)).max(1) as usize;
+    let bytes = (totals.bytes / totals.messages.max(1)).max(1) as usize;
     bare::measure(&args.common, server, args.subscribers as usize, bytes, rate, args.seconds / 2.0)
 }
 
@@ -181,6 +185,9 @@ impl fmt::Display for FanoutResult {
             self.bytes_per_record * self.records_per_patch,
             self.bytes_per_record
         )?;
+        if let Some(peer) = &self.peer {
+            writeln!(out, "  server     {peer}")?;
+        }
         writeln!(
             out,
             "  server     busy {:.1} % of the time (on the CPU {:.1} %), {:.2} us CPU per delivery, {:.1} MB, \

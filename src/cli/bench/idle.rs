@@ -54,7 +54,15 @@ pub(super) fn run(args: &IdleArgs) -> Result<(), CliError> {
         return Err(CliError::new(Exit::Usage, "idle needs --pid to look at the memory of the server at --url"));
     }
     pin(server.cpus.generator)?;
-    let shape = Shape { subscribers: FIRST as usize, slow: 0, slow_rate: 0, bytes: 128, keys: 1, credit: 0 };
+    let shape = Shape {
+        subscribers: FIRST as usize,
+        slow: 0,
+        slow_rate: 0,
+        bytes: 128,
+        keys: 1,
+        credit: 0,
+        samples_ages: false,
+    };
     let mut load = Load::connect(&server, options, &shape)?;
     let settle = Duration::from_secs_f64(args.settle);
     load.run_for(Duration::from_secs(1), Drive::Rate(WARM_UP_RECORDS))?;

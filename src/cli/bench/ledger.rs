@@ -10,10 +10,14 @@ use crate::shard::Ledger;
 pub(super) struct Balance {
     pub(super) published: u64,
     pub(super) subscribers: u64,
-    /// The sum over the patches that subscribers received.
+    /// Records that subscribers are to account for: published x subscribers, less what peers had sent before one came.
+    pub(super) due: u64,
+    /// The sum over what subscribers received. Of peers, `lost` are gaps, and what had not come in the end.
     pub(super) clients: Sums,
-    /// The server's counters.
-    pub(super) server: Sums,
+    /// The server's counters; peers have none.
+    pub(super) server: Option<Sums>,
+    /// Records of peers that came twice, or behind later ones.
+    pub(super) misplaced: u64,
 }
 
 /// What became of records.
@@ -56,15 +60,17 @@ impl From<Ledger> for Sums {
 impl Balance {
     /// Whether it closes to the last record, on both ends.
     pub(super) fn closes(&self) -> bool {
-        self.clients.total() == self.published * self.subscribers && self.clients == self.server
+        let agrees = self.server.is_none_or(|server| server == self.clients);
+        self.clients.total() == self.due && agrees && self.misplaced == 0
     }
 }
 
 impl std::fmt::Display for Balance {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { published, subscribers, clients, server } = self;
-        writeln!(out, "ledger: {published} published x {subscribers} subscribers = {}", published * subscribers)?;
-        for (end, sums) in [("clients", clients), ("server", server)] {
+        let Self { published, subscribers, due, clients, server, misplaced } = self;
+        writeln!(out, "ledger: {published} published x {subscribers} subscribers: {due} due")?;
+        for (end, sums) in [("clients", Some(clients)), ("server", server.as_ref())] {
+            let Some(sums) = sums else { continue };
             let Sums { delivered, conflated, filtered, expired, overrun, lost } = sums;
             writeln!(
                 out,
@@ -72,6 +78,9 @@ impl std::fmt::Display for Balance {
                  {overrun} overrun + {lost} lost = {}",
                 sums.total()
             )?;
+        }
+        if *misplaced > 0 {
+            writeln!(out, "  {misplaced} came twice, or behind later ones")?;
         }
         write!(out, "  {}", if self.closes() { "closes" } else { "DOES NOT CLOSE" })
     }
@@ -84,10 +93,13 @@ mod tests {
     #[test]
     fn it_closes_only_if_both_ends_account_for_everything() {
         let sums = Sums { delivered: 90, conflated: 8, overrun: 2, ..Sums::default() };
-        let balance = Balance { published: 50, subscribers: 2, clients: sums, server: sums };
+        let balance =
+            Balance { published: 50, subscribers: 2, due: 100, clients: sums, server: Some(sums), misplaced: 0 };
         assert!(balance.closes());
-        assert!(!Balance { published: 51, ..balance }.closes());
+        assert!(!Balance { due: 101, ..balance }.closes());
+        assert!(!Balance { misplaced: 1, ..balance }.closes());
+        assert!(Balance { server: None, ..balance }.closes(), "a peer counts nothing itself");
         let other = Sums { delivered: 91, conflated: 7, ..sums };
-        assert!(!Balance { server: other, ..balance }.closes());
+        assert!(!Balance { server: Some(other), ..balance }.closes());
     }
 }

@@ -4,17 +4,16 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
+use super::connection::Connection;
+use super::dialect::{self, Duty, Observations, Peer, Role};
 use super::failed;
 use super::ledger::{Balance, Sums};
 use super::options::CommonArgs;
 use super::payload::Stopwatch;
 use super::publisher::Publisher;
 use super::server::{Metrics, Server};
-use super::socket;
-use super::subscriber::{Observations, Subscriber};
 use crate::cli::CliError;
 use crate::shard::Ledger;
 
@@ -30,6 +29,8 @@ const READS_BETWEEN_PUBLISHES: usize = 16;
 const TICK: Duration = Duration::from_millis(10);
 /// The last wait before something is due is spent looking: `epoll_wait` counts in milliseconds.
 const SPIN: Duration = Duration::from_millis(1);
+/// After so long without anything a peer is taken to have sent what it will.
+const SILENCE: Duration = Duration::from_secs(2);
 /// How long setting up and draining may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -48,6 +49,8 @@ pub(super) struct Shape {
     pub(super) keys: u64,
     /// `Hello.credit_bytes`.
     pub(super) credit: u64,
+    /// Whether it is looked at how old what everyone holds is.
+    pub(super) samples_ages: bool,
 }
 
 /// How the publisher goes on.
@@ -81,10 +84,11 @@ impl Ages {
 }
 
 /// Sums over all subscribers.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Totals {
     pub(super) delivered: u64,
-    pub(super) patches: u64,
+    /// Messages with records in them; of Tidegate, patches.
+    pub(super) messages: u64,
     pub(super) bytes: u64,
 }
 
@@ -92,12 +96,16 @@ pub(super) struct Totals {
 pub(super) struct Load {
     poll: Poll,
     pub(super) publisher: Publisher,
-    pub(super) subscribers: Vec<Subscriber>,
+    pub(super) subscribers: Vec<Connection>,
+    /// By subscriber: the serial from which on a peer owes it records.
+    begun_at: Vec<u64>,
     /// By subscriber: whether it reads slowly. Those are not polled, but read by the clock.
     is_slow: Vec<bool>,
     slow_rate: u64,
     topic: String,
+    peer: Option<Peer>,
     credit: u64,
+    samples_ages: bool,
     pub(super) observations: Observations,
     /// Sampled this often, if at all.
     pub(super) sampling: Option<(Duration, Ages)>,
@@ -116,19 +124,22 @@ impl Load {
         let topic = format!("bench/{}-{}", std::process::id(), unix_ms());
         let clock = Stopwatch::start();
         let now = Instant::now();
+        let latency = Histogram::new(3).expect("3 digits are allowed");
+        let mut observations = Observations { latency, is_measuring: false, clock };
+        let role = Role { topic: &topic, duty: Duty::Publish };
+        let connection = open(server, options, &role, &mut observations)?;
         let mut load = Self {
-            publisher: Publisher::new(connect(server, options)?, &topic, shape.bytes, shape.keys),
+            publisher: Publisher::new(connection, shape.bytes, shape.keys),
             topic,
+            peer: options.peer,
+            begun_at: Vec::with_capacity(shape.subscribers),
+            samples_ages: shape.samples_ages,
             credit: shape.credit,
             poll,
             subscribers: Vec::with_capacity(shape.subscribers),
             is_slow: Vec::with_capacity(shape.subscribers),
             slow_rate: shape.slow_rate,
-            observations: Observations {
-                latency: Histogram::new(3).expect("3 digits are allowed"),
-                is_measuring: false,
-                clock,
-            },
+            observations,
             sampling: None,
             scratch: vec![0; SCRATCH],
             before,
@@ -137,9 +148,12 @@ impl Load {
             next_sample: now,
         };
         load.register_publisher()?;
-        // The topic comes into being, so that everyone's first patch can come.
-        load.publisher.publish(clock.now());
-        load.run_until("the first publish", |load| load.publisher.outstanding() == 0)?;
+        load.run_until("the answer to the publisher's greeting", |load| load.publisher.connection.seen.is_ready)?;
+        if load.peer.is_none() {
+            // The topic comes into being, so that everyone's first patch can come.
+            load.publisher.publish(clock.now());
+            load.run_until("the first publish", |load| load.publisher.outstanding() == 0)?;
+        }
         for at in 0..shape.subscribers {
             let is_slow = (at + 1) * shape.slow / shape.subscribers > at * shape.slow / shape.subscribers;
             load.subscribe(server, options, is_slow)?;
@@ -165,8 +179,14 @@ impl Load {
         let at = self.subscribers.len();
         let of_its_kind = self.is_slow.iter().filter(|other| **other == is_slow).count();
         let is_verifying = of_its_kind.is_multiple_of(VERIFY_ONE_IN);
-        let mut subscriber = Subscriber::new(connect(server, options)?, &self.topic, self.credit, is_verifying);
-        subscriber.flush().map_err(failed)?;
+        let duty = Duty::Subscribe { is_verifying, wants_newest: is_slow || self.samples_ages, credit: self.credit };
+        let role = Role { topic: &self.topic, duty };
+        let mut subscriber = open(server, options, &role, &mut self.observations)?;
+        if self.peer.is_some() {
+            // What was published before is not sent to it.
+            subscriber.seen.cursor = self.publisher.published;
+        }
+        self.begun_at.push(subscriber.seen.cursor);
         if !is_slow {
             let registry = self.poll.registry();
             registry.register(&mut subscriber.stream, Token(at), Interest::READABLE).map_err(failed)?;
@@ -180,12 +200,12 @@ impl Load {
     }
 
     fn await_first_patches(&mut self) -> Result<(), CliError> {
-        self.run_until("the subscribers' first patches", |load| load.subscribers.iter().all(|one| one.is_placed))
+        self.run_until("the answers to subscribers", |load| load.subscribers.iter().all(|one| one.seen.is_ready))
     }
 
     fn register_publisher(&mut self) -> Result<(), CliError> {
         let interests = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut self.publisher.stream, PUBLISHER, interests).map_err(failed)
+        self.poll.registry().register(&mut self.publisher.connection.stream, PUBLISHER, interests).map_err(failed)
     }
 
     /// Goes on for so long.
@@ -229,7 +249,7 @@ impl Load {
         }
         for (at, event) in events.iter().enumerate() {
             if event.token() == PUBLISHER || (at % READS_BETWEEN_PUBLISHES == 0) {
-                self.publisher.pump(&mut self.scratch).map_err(failed)?;
+                self.publisher.pump(&mut self.scratch, &mut self.observations).map_err(failed)?;
                 self.publish_due(drive, start, sent)?;
             }
             if let Some(subscriber) = self.subscribers.get_mut(event.token().0) {
@@ -271,7 +291,7 @@ impl Load {
             }
         };
         if self.publisher.published > before {
-            self.publisher.pump(&mut self.scratch).map_err(failed)?;
+            self.publisher.pump(&mut self.scratch, &mut self.observations).map_err(failed)?;
         }
         Ok(next)
     }
@@ -283,9 +303,9 @@ impl Load {
             if *is_slow {
                 subscriber.read(&mut self.scratch, allowed.max(1), &mut self.observations).map_err(failed)?;
             }
-            subscriber.confirm();
-            subscriber.flush().map_err(failed)?;
+            subscriber.tick().map_err(failed)?;
         }
+        self.publisher.connection.tick().map_err(failed)?;
         self.last_tick = now;
         self.next_tick = now + TICK;
         Ok(())
@@ -297,25 +317,38 @@ impl Load {
         let clock = self.observations.clock.now();
         for (subscriber, is_slow) in self.subscribers.iter().zip(&self.is_slow) {
             let ages = if *is_slow { &mut ages.slow } else { &mut ages.healthy };
-            let age = clock.saturating_sub(subscriber.newest);
+            let age = clock.saturating_sub(subscriber.seen.newest);
             ages.record(age).expect("a histogram that grows takes every value");
         }
     }
 
-    /// Stops publishing and reads until everyone holds the head, slow ones as fast as they can.
+    /// Stops publishing and reads until everyone holds the head, slow ones as fast as they can. A peer may owe records for
+    /// ever: of those, until nothing has come for a while.
     pub(super) fn drain(&mut self) -> Result<(), CliError> {
         self.sampling = None;
         self.slow_rate = u64::MAX;
-        self.run_until("the end of the run", |load| {
+        let is_drained = |load: &Self| {
             let head = load.publisher.published;
-            load.publisher.outstanding() == 0 && load.subscribers.iter().all(|one| one.cursor == head)
-        })
+            load.publisher.outstanding() == 0 && load.subscribers.iter().all(|one| one.seen.cursor == head)
+        };
+        if self.peer.is_none() {
+            return self.run_until("the end of the run", is_drained);
+        }
+        loop {
+            let before = self.totals();
+            self.run_for(SILENCE, Drive::Rest)?;
+            if is_drained(self) || self.totals() == before {
+                return Ok(());
+            }
+        }
     }
 
     /// Both ends' sums, after [`Load::drain`].
     pub(super) fn balance(&self, server: &Server) -> Result<Balance, CliError> {
+        let published = self.publisher.published;
         let mut clients = Ledger::default();
-        for Subscriber { ledger, .. } in &self.subscribers {
+        for Connection { seen, .. } in &self.subscribers {
+            let ledger = &seen.ledger;
             clients.due += ledger.due;
             clients.delivered += ledger.delivered;
             clients.conflated += ledger.conflated;
@@ -323,20 +356,29 @@ impl Load {
             clients.expired += ledger.expired;
             clients.overrun += ledger.overrun;
             clients.lost += ledger.lost;
+            if self.peer.is_some() {
+                clients.lost += published - seen.cursor;
+            }
         }
+        let of_server = match self.peer {
+            Some(_) => None,
+            None => Some(Sums::of_server(&self.before, &server.metrics()?)),
+        };
         Ok(Balance {
-            published: self.publisher.published,
+            published,
             subscribers: self.subscribers.len() as u64,
+            due: self.begun_at.iter().map(|begun| published - begun).sum(),
             clients: clients.into(),
-            server: Sums::of_server(&self.before, &server.metrics()?),
+            server: of_server,
+            misplaced: self.subscribers.iter().map(|one| one.seen.misplaced).sum(),
         })
     }
 
     /// What all subscribers received so far.
     pub(super) fn totals(&self) -> Totals {
         self.subscribers.iter().fold(Totals::default(), |totals, one| Totals {
-            delivered: totals.delivered + one.ledger.delivered,
-            patches: totals.patches + one.patches,
+            delivered: totals.delivered + one.seen.ledger.delivered,
+            messages: totals.messages + one.seen.messages,
             bytes: totals.bytes + one.bytes,
         })
     }
@@ -348,16 +390,21 @@ impl Load {
 
     /// How many subscribers verified, how many records, and how many checksums.
     pub(super) fn verified(&self) -> (usize, u64, u64) {
-        let verifiers = self.subscribers.iter().filter_map(|one| one.verifier.as_deref());
-        verifiers.fold((0, 0, 0), |(count, records, checksums), one| {
-            (count + 1, records + one.verified, checksums + one.checksums)
+        let verifiers = self.subscribers.iter().map(|one| &one.seen).filter(|seen| seen.is_verifying);
+        verifiers.fold((0, 0, 0), |(count, records, checksums), seen| {
+            (count + 1, records + seen.verified, checksums + seen.checksums)
         })
     }
 }
 
-fn connect(server: &Server, options: &CommonArgs) -> Result<TcpStream, CliError> {
-    let stream = socket::upgraded(server.address, options.congestion());
-    stream.map(TcpStream::from_std).map_err(|error| failed(format!("connecting to {}: {error}", server.address)))
+fn open(
+    server: &Server,
+    options: &CommonArgs,
+    role: &Role<'_>,
+    observations: &mut Observations,
+) -> Result<Connection, CliError> {
+    let dialect = dialect::of(options.peer, role);
+    Connection::open(server.address, options.congestion(), dialect, role, observations).map_err(failed)
 }
 
 fn unix_ms() -> u128 {

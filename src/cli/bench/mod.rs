@@ -6,7 +6,10 @@
 #![forbid(unsafe_code)]
 
 mod bare;
+mod connection;
+mod dialect;
 mod fanout;
+mod frames;
 mod idle;
 mod ledger;
 mod load;
@@ -16,11 +19,8 @@ mod process;
 mod publisher;
 mod report;
 mod server;
-mod skim;
 mod slow;
 mod socket;
-mod subscriber;
-mod verifier;
 
 use clap::{Args, Subcommand};
 

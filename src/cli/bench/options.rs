@@ -2,16 +2,17 @@
 
 use std::net::SocketAddr;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
+use super::dialect::Peer;
 use super::failed;
-use crate::cli::CliError;
+use crate::cli::{CliError, Exit};
 
 /// Where the server is, and who runs on which CPU.
 #[derive(Clone, Debug, Args)]
 pub(super) struct CommonArgs {
     /// Measure the server that listens there instead of one started for the run; wants --admin, and --pid for CPU and memory.
-    #[arg(long, value_name = "ws://ADDRESS", requires = "admin")]
+    #[arg(long, value_name = "ws://ADDRESS")]
     pub(super) url: Option<String>,
     /// The admin port of the server at --url.
     #[arg(long, value_name = "ADDRESS", requires = "url")]
@@ -19,6 +20,9 @@ pub(super) struct CommonArgs {
     /// The process of the server at --url, if it runs on this machine.
     #[arg(long, value_name = "PID", requires = "url")]
     pub(super) pid: Option<u32>,
+    /// The server at --url is another one than Tidegate, and speaks so. Its ledger is what was sent against what came.
+    #[arg(long, value_name = "NAME", requires = "url", conflicts_with = "admin", value_enum)]
+    pub(super) peer: Option<Peer>,
     /// The CPU of the server, and of the bare loop [default: the first].
     #[arg(long, value_name = "CPU")]
     pub(super) server_cpu: Option<usize>,
@@ -37,12 +41,23 @@ impl CommonArgs {
     /// The address in `--url`.
     pub(super) fn address(&self) -> Result<Option<SocketAddr>, CliError> {
         let Some(url) = &self.url else { return Ok(None) };
+        if self.peer.is_none() && self.admin.is_none() {
+            return Err(CliError::new(
+                Exit::Usage,
+                "--url wants --admin too, the server's side of the ledger is read there",
+            ));
+        }
         let address = url.strip_prefix("ws://").unwrap_or(url);
         let address = address.split('/').next().unwrap_or(address);
         address
             .parse()
             .map(Some)
             .map_err(|_| failed(format!("--url: \"{url}\" is not ws:// and an IP address and port")))
+    }
+
+    /// The name in `--peer`.
+    pub(super) fn peer_name(&self) -> Option<String> {
+        self.peer.and_then(|peer| Some(peer.to_possible_value()?.get_name().to_owned()))
     }
 
     /// The congestion control to set; `None`: the system's.

@@ -35,9 +35,14 @@ pub(super) fn stamp(value: &[u8]) -> Option<u64> {
     value.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
 }
 
+/// The serial number that a value says.
+pub(super) fn serial(value: &[u8]) -> Option<u64> {
+    value.get(8..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
+}
+
 /// The serial number of a value whose every byte is as it was published.
 pub(super) fn verified_serial(value: &[u8]) -> Option<u64> {
-    let serial = u64::from_le_bytes(*value.get(8..)?.first_chunk()?);
+    let serial = serial(value)?;
     let is_intact = value[MIN_BYTES..].iter().enumerate().all(|(at, byte)| *byte == filler(serial, at));
     is_intact.then_some(serial)
 }

@@ -18,7 +18,8 @@ pub(super) struct Server {
     child: Option<Child>,
     pid: Option<u32>,
     pub(super) address: SocketAddr,
-    admin: SocketAddr,
+    /// Peers have none.
+    admin: Option<SocketAddr>,
     /// Where it runs, if it was started here, and where the generator is to run.
     pub(super) cpus: Cpus,
 }
@@ -27,8 +28,8 @@ impl Server {
     /// Starts one, or finds the one at `--url`.
     pub(super) fn start(options: &CommonArgs) -> Result<Self, CliError> {
         let cpus = options.cpus();
-        if let (Some(address), Some(admin)) = (options.address()?, options.admin) {
-            return Ok(Self { child: None, pid: options.pid, address, admin, cpus });
+        if let Some(address) = options.address()? {
+            return Ok(Self { child: None, pid: options.pid, address, admin: options.admin, cpus });
         }
         // The admin port is not printed, so one is chosen here; whoever takes it in between ends the run with a sentence.
         let admin = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).map_err(failed)?;
@@ -43,7 +44,7 @@ impl Server {
         }
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
         let stdout = child.stdout.take().expect("it is piped");
-        let mut server = Self { pid: Some(child.id()), child: Some(child), address: admin, admin, cpus };
+        let mut server = Self { pid: Some(child.id()), child: Some(child), address: admin, admin: Some(admin), cpus };
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).map_err(failed)?;
         let address = line.trim_end().strip_prefix("listening on ").and_then(|address| address.parse().ok());
@@ -69,20 +70,20 @@ impl Server {
         self.pid.map_or(unknown, |pid| process::memory(pid).map_err(|error| failed(format!("process {pid}: {error}"))))
     }
 
-    /// What `/metrics` says.
+    /// What `/metrics` says; nothing, if there is no admin port.
     pub(super) fn metrics(&self) -> Result<Metrics, CliError> {
+        let Some(admin) = self.admin else { return Ok(Metrics(String::new())) };
         let read = || -> std::io::Result<String> {
-            let mut stream = TcpStream::connect_timeout(&self.admin, PATIENCE)?;
+            let mut stream = TcpStream::connect_timeout(&admin, PATIENCE)?;
             stream.set_read_timeout(Some(PATIENCE))?;
-            write!(stream, "GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin)?;
+            write!(stream, "GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")?;
             let mut text = String::new();
             stream.read_to_string(&mut text)?;
             Ok(text)
         };
-        let text =
-            read().map_err(|error| failed(format!("the admin port at {} does not answer: {error}", self.admin)))?;
+        let text = read().map_err(|error| failed(format!("the admin port at {admin} does not answer: {error}")))?;
         if !text.starts_with("HTTP/1.1 200 ") {
-            return Err(failed(format!("the admin port at {} has no metrics", self.admin)));
+            return Err(failed(format!("the admin port at {admin} has no metrics")));
         }
         Ok(Metrics(text))
     }

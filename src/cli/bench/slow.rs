@@ -54,6 +54,8 @@ pub(super) struct SlowArgs {
 #[derive(Debug, Serialize)]
 struct SlowResult {
     scenario: &'static str,
+    /// The other server that was measured; none: Tidegate.
+    peer: Option<String>,
     congestion: String,
     subscribers: u32,
     slow: u32,
@@ -91,6 +93,7 @@ pub(super) fn run(args: &SlowArgs) -> Result<(), CliError> {
         bytes: args.bytes,
         keys: args.keys,
         credit: args.credit,
+        samples_ages: true,
     };
     let mut load = Load::connect(&server, options, &shape)?;
     let drive = Drive::Rate(args.rate);
@@ -117,6 +120,7 @@ pub(super) fn run(args: &SlowArgs) -> Result<(), CliError> {
     let (_, verified_records, verified_checksums) = load.verified();
     let result = SlowResult {
         scenario: "slow",
+        peer: options.peer_name(),
         congestion: options.congestion.clone(),
         subscribers: args.subscribers,
         slow: args.slow,
@@ -148,6 +152,9 @@ impl fmt::Display for SlowResult {
             "slow: {} of {} subscribers read {} bytes/s of {} records/s, {clients}, {} s, congestion control {}",
             self.slow, self.subscribers, self.slow_rate, self.rate, self.seconds, self.congestion
         )?;
+        if let Some(peer) = &self.peer {
+            writeln!(out, "  server     {peer}")?;
+        }
         writeln!(out, "  slow       age {}; they read {:.0} bytes/s", self.slow_age, self.slow_bytes_per_second)?;
         writeln!(out, "             age {} in the last quarter", self.slow_age_last_quarter)?;
         writeln!(out, "  healthy    age {}", self.healthy_age)?;

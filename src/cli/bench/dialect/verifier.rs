@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::payload;
+use crate::cli::bench::payload;
 use crate::protocol::wire;
 
 /// What one verifying subscriber holds.

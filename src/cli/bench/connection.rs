@@ -1,0 +1,162 @@
+//! One connection: reads, and has its dialect make something of it.
+
+use std::io::{self, Read};
+use std::net::SocketAddr;
+
+use mio::net::TcpStream;
+use socket2::SockRef;
+
+use super::dialect::{Arrival, Dialect, Duty, Observations, Outgoing, Role, Seen};
+use super::socket::{self, write_out};
+
+/// Bytes read at a time where the rest of a message may be left unread: enough for the head of a patch and its first stamp, and
+/// for a whole message with one short record.
+const HEAD_BYTES: usize = 512;
+
+/// A connection of a subscriber or a publisher.
+pub(super) struct Connection {
+    pub(super) stream: TcpStream,
+    dialect: Box<dyn Dialect>,
+    /// The beginning of a message that is not all there.
+    tail: Vec<u8>,
+    out: Vec<u8>,
+    /// So many bytes that come next are not wanted.
+    unwanted: usize,
+    /// Bytes read at a time.
+    read_size: usize,
+    pub(super) seen: Seen,
+    /// Bytes on the wire, WebSocket headers and control frames included.
+    pub(super) bytes: u64,
+    /// The other side closed the connection.
+    pub(super) has_ended: bool,
+}
+
+impl Connection {
+    /// Connects, upgrades and says what comes first.
+    ///
+    /// # Errors
+    /// If there is no connection, or what came already is wrong.
+    pub(super) fn open(
+        address: SocketAddr,
+        congestion: Option<&str>,
+        dialect: Box<dyn Dialect>,
+        role: &Role<'_>,
+        observations: &mut Observations,
+    ) -> Result<Self, String> {
+        let upgraded = || {
+            let mut stream = socket::connect(address, congestion)?;
+            let request = dialect.request(address);
+            let behind = request.map_or(Ok(Vec::new()), |request| socket::upgrade(&mut stream, &request))?;
+            stream.set_nonblocking(true)?;
+            Ok((stream, behind))
+        };
+        let (stream, behind) = upgraded().map_err(|error: io::Error| format!("connecting to {address}: {error}"))?;
+        let mut connection = Self::silent(TcpStream::from_std(stream), dialect, role);
+        connection.dialect.open(&mut connection.out);
+        connection.take(&behind, observations)?;
+        connection.flush()?;
+        Ok(connection)
+    }
+
+    /// Says nothing, and waits for what comes.
+    pub(super) fn silent(stream: TcpStream, dialect: Box<dyn Dialect>, role: &Role<'_>) -> Self {
+        let (is_verifying, read_size) = match role.duty {
+            Duty::Subscribe { is_verifying, wants_newest, .. } => {
+                (is_verifying, if is_verifying || wants_newest { usize::MAX } else { HEAD_BYTES })
+            }
+            Duty::Publish => (false, usize::MAX),
+        };
+        Self {
+            stream,
+            dialect,
+            tail: Vec::new(),
+            out: Vec::new(),
+            unwanted: 0,
+            read_size,
+            seen: Seen { is_verifying, ..Seen::default() },
+            bytes: 0,
+            has_ended: false,
+        }
+    }
+
+    /// Appends a record to be published.
+    pub(super) fn publish(&mut self, record: &Outgoing<'_>) {
+        self.dialect.publish(record, &mut self.out);
+    }
+
+    /// Reads up to `limit` bytes; false when there may be more to read.
+    ///
+    /// # Errors
+    /// If the connection breaks or what comes is wrong.
+    pub(super) fn read(
+        &mut self,
+        scratch: &mut [u8],
+        limit: usize,
+        observations: &mut Observations,
+    ) -> Result<bool, String> {
+        let size = scratch.len().min(limit);
+        let (wanted, read) = if self.unwanted > 0 {
+            let wanted = size.min(self.unwanted);
+            (wanted, discard(&self.stream, wanted))
+        } else {
+            let wanted = size.min(self.read_size);
+            (wanted, self.stream.read(&mut scratch[..wanted]))
+        };
+        let n = match read {
+            Ok(0) => {
+                self.has_ended = true;
+                return Err("the server closed a connection".into());
+            }
+            Ok(n) => n,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
+            Err(error) => return Err(broke(&error)),
+        };
+        self.bytes += n as u64;
+        if self.unwanted > 0 {
+            self.unwanted -= n;
+        } else {
+            self.take(&scratch[..n], observations)?;
+            self.flush()?;
+        }
+        Ok(n < wanted)
+    }
+
+    fn take(&mut self, bytes: &[u8], observations: &mut Observations) -> Result<(), String> {
+        let mut arrival = Arrival::now(&mut self.seen, observations, &mut self.out);
+        if self.tail.is_empty() {
+            let taken = self.dialect.take(bytes, &mut arrival)?;
+            self.tail.extend_from_slice(&bytes[taken.used..]);
+            self.unwanted = taken.discard;
+        } else {
+            self.tail.extend_from_slice(bytes);
+            let taken = self.dialect.take(&self.tail, &mut arrival)?;
+            self.tail.drain(..taken.used);
+            self.unwanted = taken.discard;
+        }
+        assert!(self.unwanted == 0 || self.tail.is_empty(), "what is discarded comes behind what was used");
+        Ok(())
+    }
+
+    /// What is done by the clock.
+    pub(super) fn tick(&mut self) -> Result<(), String> {
+        self.dialect.tick(&mut self.out);
+        self.flush()
+    }
+
+    /// Writes what waits.
+    pub(super) fn flush(&mut self) -> Result<(), String> {
+        write_out(&mut self.stream, &mut self.out).map_err(|error| broke(&error))
+    }
+}
+
+/// Has the kernel throw away up to `len` bytes that came (`MSG_TRUNC`, tcp(7)): they are not copied.
+fn discard(stream: &TcpStream, len: usize) -> io::Result<usize> {
+    // The kernel asks for room, and writes nothing to it.
+    let mut nowhere = Vec::<u8>::with_capacity(len);
+    SockRef::from(stream).recv_with_flags(&mut nowhere.spare_capacity_mut()[..len], libc::MSG_TRUNC)
+}
+
+fn broke(error: &io::Error) -> String {
+    format!("a connection broke: {error}")
+}

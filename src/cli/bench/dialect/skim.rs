@@ -1,0 +1,302 @@
+//! Reading just enough: of a patch the head, the number of records, and the stamps at both ends. Every length is followed,
+//! nothing is allocated.
+
+use crate::cli::bench::payload;
+
+/// `ServerFrame.patch`.
+const PATCH_TAG: u64 = 6 << 3 | 2;
+/// `Patch.records`.
+const RECORD_TAG: u8 = 4 << 3 | 2;
+/// `Record.value`.
+const VALUE_TAG: u8 = 2 << 3 | 2;
+
+/// What a server frame is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Envelope<'a> {
+    Patch(&'a [u8]),
+    Published,
+    Other,
+}
+
+/// What an envelope holds; `None` if it is none.
+pub(super) fn envelope(bytes: &[u8]) -> Option<Envelope<'_>> {
+    let mut envelope = Envelope::Other;
+    for field in fields(bytes) {
+        match field? {
+            Field::Bytes(6, body) => envelope = Envelope::Patch(body),
+            Field::Bytes(5, _) => envelope = Envelope::Published,
+            _ => {}
+        }
+    }
+    Some(envelope)
+}
+
+/// What has to be known of a patch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct PatchHead {
+    pub(super) from: u64,
+    pub(super) to: u64,
+    pub(super) records: u64,
+    pub(super) expired: u64,
+    pub(super) overrun: u64,
+    pub(super) lost: u64,
+    pub(super) filtered: u64,
+    pub(super) reset: bool,
+    pub(super) more: bool,
+    /// Stamp of the first record; 0 if there is none.
+    pub(super) oldest_stamp: u64,
+    /// Stamp of the newest record, those `ahead` among them; 0 if there is none.
+    pub(super) newest_stamp: u64,
+}
+
+impl PatchHead {
+    /// Takes over a field that is no record.
+    fn add(&mut self, field: &Field<'_>) {
+        match *field {
+            Field::Varint(2, value) => self.from = value,
+            Field::Varint(3, value) => self.to = value,
+            Field::Varint(5, value) => self.expired = value,
+            Field::Varint(6, value) => self.overrun = value,
+            Field::Varint(7, value) => self.reset = value != 0,
+            Field::Varint(8, value) => self.more = value != 0,
+            Field::Varint(11, value) => self.lost = value,
+            Field::Varint(13, value) => self.filtered = value,
+            _ => {}
+        }
+    }
+}
+
+/// The head of a patch; `None` if it is none.
+pub(super) fn patch(bytes: &[u8]) -> Option<PatchHead> {
+    let mut head = PatchHead::default();
+    let (mut first, mut last, mut last_ahead): (&[u8], &[u8], &[u8]) = (&[], &[], &[]);
+    for field in fields(bytes) {
+        match field? {
+            Field::Bytes(4, record) => {
+                if head.records == 0 {
+                    first = record;
+                }
+                last = record;
+                head.records += 1;
+            }
+            Field::Bytes(12, record) => last_ahead = record,
+            other => head.add(&other),
+        }
+    }
+    head.oldest_stamp = record_stamp(first).unwrap_or(0);
+    head.newest_stamp = record_stamp(last).unwrap_or(0).max(record_stamp(last_ahead).unwrap_or(0));
+    Some(head)
+}
+
+/// What has to be known of a patch, but its newest stamp, of which only the beginning was read: `bytes` of a `ServerFrame` that has
+/// `len`. `None` if they do not say it.
+///
+/// The server writes the fields of the head first, and here all records have values of one size: so as long as their offsets
+/// have one length, all are as long as the first, and their number is a division. A remainder means that they are not.
+pub(super) fn patch_of_beginning(bytes: &[u8], len: usize) -> Option<PatchHead> {
+    let mut rest = bytes;
+    if varint(&mut rest)? != PATCH_TAG {
+        return None;
+    }
+    let patch_len = usize::try_from(varint(&mut rest)?).ok()?;
+    if (bytes.len() - rest.len()).checked_add(patch_len) != Some(len) {
+        return None;
+    }
+    let at_end = rest.len();
+    let mut head = PatchHead::default();
+    while rest.first()? != &RECORD_TAG {
+        head.add(&next_field(&mut rest)?);
+    }
+    let records_len = patch_len - (at_end - rest.len());
+    let at_record = rest.len();
+    varint(&mut rest)?;
+    let record_len = usize::try_from(varint(&mut rest)?).ok()?;
+    let each = record_len.checked_add(at_record - rest.len())?;
+    if head.more || varint_len(head.from.wrapping_add(1)) != varint_len(head.to) || !records_len.is_multiple_of(each) {
+        return None;
+    }
+    // The stamp is near the beginning of the record, which may be cut.
+    let mut record = &rest[..rest.len().min(record_len)];
+    while record.first()? != &VALUE_TAG {
+        next_field(&mut record)?;
+    }
+    varint(&mut record)?;
+    let value_len = usize::try_from(varint(&mut record)?).ok()?;
+    if value_len < payload::MIN_BYTES {
+        return None;
+    }
+    head.oldest_stamp = payload::stamp(record)?;
+    head.records = (records_len / each) as u64;
+    Some(head)
+}
+
+fn record_stamp(record: &[u8]) -> Option<u64> {
+    let value = fields(record).find_map(|field| match field {
+        Some(Field::Bytes(2, value)) => Some(value),
+        _ => None,
+    });
+    value.and_then(payload::stamp)
+}
+
+/// One protobuf field: its number and what it holds.
+enum Field<'a> {
+    Varint(u64, u64),
+    Bytes(u64, &'a [u8]),
+    Fixed,
+}
+
+/// The fields of a message, in order; `None` ends them where they are broken.
+fn fields(mut bytes: &[u8]) -> impl Iterator<Item = Option<Field<'_>>> {
+    let mut is_broken = false;
+    std::iter::from_fn(move || {
+        if bytes.is_empty() || is_broken {
+            return None;
+        }
+        let field = next_field(&mut bytes);
+        is_broken = field.is_none();
+        Some(field)
+    })
+}
+
+fn next_field<'a>(bytes: &mut &'a [u8]) -> Option<Field<'a>> {
+    let tag = varint(bytes)?;
+    let number = tag >> 3;
+    match tag & 7 {
+        0 => Some(Field::Varint(number, varint(bytes)?)),
+        1 => split(bytes, 8).map(|_| Field::Fixed),
+        2 => {
+            let len = usize::try_from(varint(bytes)?).ok()?;
+            Some(Field::Bytes(number, split(bytes, len)?))
+        }
+        5 => split(bytes, 4).map(|_| Field::Fixed),
+        _ => None,
+    }
+}
+
+fn split<'a>(bytes: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
+    let (front, rest) = bytes.split_at_checked(len)?;
+    *bytes = rest;
+    Some(front)
+}
+
+/// Bytes of a varint.
+fn varint_len(value: u64) -> u32 {
+    (70 - (value | 1).leading_zeros()) / 7
+}
+
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..70).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+    use crate::protocol::wire::{self, server_frame::Body};
+
+    fn record(stamp: u64) -> wire::Record {
+        wire::Record { value: payload::value(stamp, 1, 64).into(), offset: 5, ..Default::default() }
+    }
+
+    #[test]
+    fn what_is_skimmed_is_what_a_decoder_reads() {
+        let patch = wire::Patch {
+            topic_id: 3,
+            from: 100,
+            to: 100_000,
+            records: vec![record(70), record(80), record(90)],
+            expired: 1,
+            overrun: 2,
+            lost: 3,
+            filtered: 4,
+            reset: true,
+            more: true,
+            checksum: Some(9),
+            time_us: 1 << 50,
+            ahead: vec![record(95)],
+        };
+        let frame = wire::ServerFrame { request: 300, body: Some(Body::Patch(patch)) }.encode_to_vec();
+        let Some(Envelope::Patch(body)) = envelope(&frame) else { panic!("a patch") };
+        let expected = PatchHead {
+            from: 100,
+            to: 100_000,
+            records: 3,
+            expired: 1,
+            overrun: 2,
+            lost: 3,
+            filtered: 4,
+            reset: true,
+            more: true,
+            oldest_stamp: 70,
+            newest_stamp: 95,
+        };
+        assert_eq!(super::patch(body), Some(expected));
+        assert_eq!(super::patch(&body[..body.len() - 1]), None, "a cut patch is no patch");
+    }
+
+    /// Some events of a log, as a shard would send them: the head's fields before the records.
+    fn frame_of(records: &[wire::Record], head: wire::Patch) -> Vec<u8> {
+        let mut body = head.encode_to_vec();
+        for record in records {
+            body.push(RECORD_TAG);
+            body.extend_from_slice(&record.encode_length_delimited_to_vec());
+        }
+        let mut frame = vec![PATCH_TAG as u8];
+        prost::encoding::encode_varint(body.len() as u64, &mut frame);
+        frame.extend_from_slice(&body);
+        frame
+    }
+
+    fn at(offset: u64) -> wire::Record {
+        let value = payload::value(7 * offset, offset, 64).into();
+        wire::Record { key: "key-000001".into(), value, offset, ..Default::default() }
+    }
+
+    #[test]
+    fn the_beginning_says_what_the_whole_says_or_nothing() {
+        for (from, count) in [(0, 1), (0, 100), (500, 1), (500, 200), (16_300, 3)] {
+            let records: Vec<_> = (from + 2..from + 2 + count).map(at).collect();
+            let head = wire::Patch {
+                topic_id: 1,
+                from,
+                to: from + 1 + count,
+                lost: 1,
+                time_us: 1 << 50,
+                ..Default::default()
+            };
+            let frame = frame_of(&records, head.clone());
+            let Some(Envelope::Patch(body)) = envelope(&frame) else { panic!("a patch") };
+            let whole = PatchHead { newest_stamp: 0, ..super::patch(body).expect("a patch") };
+            for cut in 0..frame.len() {
+                let said = patch_of_beginning(&frame[..cut], frame.len());
+                assert!(said.is_none_or(|said| said == whole), "{cut} bytes of {count} records from {from}");
+            }
+            let beginning = &frame[..frame.len().min(100)];
+            assert_eq!(patch_of_beginning(beginning, frame.len()), Some(whole));
+        }
+    }
+
+    #[test]
+    fn records_that_are_not_of_one_size_are_to_be_read() {
+        let head = |from, to| wire::Patch { from, to, ..Default::default() };
+        // Offsets of one and of two bytes.
+        let frame = frame_of(&[at(127), at(128)], head(126, 128));
+        assert_eq!(patch_of_beginning(&frame[..90], frame.len()), None);
+        let longer = wire::Record { value: payload::value(1, 12, 65).into(), ..at(12) };
+        let frame = frame_of(&[at(11), longer], head(10, 12));
+        assert_eq!(patch_of_beginning(&frame[..90], frame.len()), None);
+        // Those `ahead` stand behind the records.
+        let frame = frame_of(&[at(11), at(12)], wire::Patch { more: true, ..head(10, 12) });
+        assert_eq!(patch_of_beginning(&frame[..90], frame.len()), None);
+    }
+}
