@@ -2,7 +2,8 @@
 
 mod bench_peer;
 
-use std::process::{Command, Output};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Output, Stdio};
 
 use bench_peer::Fault;
 
@@ -21,6 +22,7 @@ fn bench(arguments: &[&str]) -> Value {
     assert!(output.status.success(), "{arguments:?}: {error}");
     let result: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let ledger = &result["ledger"];
+    assert!(ledger["server"].is_object());
     assert_eq!(ledger["clients"], ledger["server"], "both ends");
     let due = number(&ledger["published"]) * number(&ledger["subscribers"]);
     let outcomes = ledger["clients"].as_object().expect("an object");
@@ -54,11 +56,16 @@ fn fanout_as_fast_as_it_goes_with_keys_and_credit() {
 fn slow_readers_get_merged_state() {
     // Two of twelve read a hundredth of what is published.
     let shape = ["--subscribers", "12", "--slow", "2", "--slow-rate", "2000", "--rate", "2000", "--bytes", "1024"];
+    let age = |result: &Value, who: &str| result[who]["p99_ms"].as_f64().expect("milliseconds");
     for credit in ["0", "65536"] {
-        let clients = ["slow", "--seconds", "2", "--warm-up", "0.2", "--credit", credit];
+        let clients = ["slow", "--seconds", "2", "--warm-up", "0.2", "--credit", credit, "--stalled", "1"];
         let result = bench(&[&clients[..], &shape].concat());
         assert!(number(&result["ledger"]["clients"]["conflated"]) > 0);
         assert_eq!(result["rss_mb"].as_array().map(Vec::len), Some(3));
+        assert!(result["rss_growth_percent"].is_number() && number(&result["growth_seconds"]) == 2);
+        assert!(age(&result, "stalled_age") > 1_000.0, "who reads nothing holds what is as old as the run");
+        assert!(age(&result, "baseline_age") > 0.0 && result["healthy_p99_ratio"].as_f64() > Some(0.0));
+        assert_eq!(number(&result["baseline_ledger"]["subscribers"]), 9, "the healthy ones alone");
     }
 }
 
@@ -66,7 +73,93 @@ fn slow_readers_get_merged_state() {
 fn idle_connections_are_counted() {
     let result = bench(&["idle", "--connections", "100", "--settle", "0.2"]);
     assert_eq!(number(&result["ledger"]["subscribers"]), 600);
+    assert!(result["kernel_bytes_per_connection"].is_number());
     assert!(number(&result["rss_before_mb"].as_f64().map(|mb| Value::from(mb as u64)).expect("megabytes")) > 0);
+}
+
+#[test]
+fn many_publishers_and_one_subscriber_that_verifies() {
+    for keyed in ["0", "7"] {
+        let shape = ["ingest", "--publishers", "5", "--outstanding", "4", "--keyed", keyed];
+        let result = bench(&[&shape[..], &["--seconds", "0.5", "--warm-up", "0.1"]].concat());
+        assert!(number(&result["publishes"]) > 5 * 4);
+        assert!(number(&result["verified_records"]) > 0);
+        assert_eq!(number(&result["ledger"]["subscribers"]), 1);
+    }
+}
+
+#[test]
+fn everyone_is_current_after_a_storm() {
+    let shape = ["storm", "--clients", "60", "--established", "5", "--rate", "200", "--away", "1.5"];
+    let result = bench(&shape);
+    // Its records while they were away, from the first of them on.
+    assert!(number(&result["missed"]) >= 100, "{}", result["missed"]);
+    let (made, turns) = (number(&result["own_patches"]) + number(&result["shared_patches"]), number(&result["turns"]));
+    // In a turn those who come back share one patch, and those who stayed another.
+    assert!(made > 0 && made <= 2 * turns, "{made} in {turns} turns");
+    assert!(number(&result["ledger"]["clients"]["conflated"]) > 0, "100 keys, and more writes than that");
+    assert!(result["latency_before"]["max_ms"].as_f64() > Some(0.0));
+}
+
+#[test]
+fn dashboards_get_a_market_and_less_than_its_json() {
+    let shape = ["depth", "--simulated", "--dashboards", "12", "--speed", "5", "--seconds", "1", "--warm-up", "0.5"];
+    let result = bench(&shape);
+    assert!(result["source"].as_str().is_some_and(|name| name.starts_with("a simulated market")), "it says which");
+    assert!(number(&result["verified_checksums"]) > 0, "one dashboard keeps the books and compares");
+    let (wire, json) = (&result["bytes_per_dashboard_second"], &result["json_bytes_per_dashboard_second"]);
+    assert!(wire.as_f64() > Some(0.0) && wire.as_f64() < json.as_f64(), "{wire} beside {json}");
+}
+
+#[test]
+fn medians_of_several_runs_are_recorded_in_a_row() {
+    let file = std::env::temp_dir().join(format!("tidegate-bench-{}.md", std::process::id()));
+    let name = file.to_str().expect("a path of ASCII");
+    let shape = ["fanout", "--subscribers", "3", "--outstanding", "2", "--seconds", "0.1", "--warm-up", "0"];
+    let result = bench(&[&shape[..], &["--runs", "3", "--record", name]].concat());
+    let runs = result["of_runs"].as_array().expect("each run");
+    let mut delivered: Vec<_> = runs.iter().map(|run| number(&run["delivered"])).collect();
+    delivered.sort_unstable();
+    assert_eq!((runs.len(), number(&result["delivered"])), (3, delivered[1]));
+    let table = std::fs::read_to_string(&file).expect("it was written");
+    std::fs::remove_file(&file).expect("it is ours");
+    let rows: Vec<_> = table.lines().collect();
+    assert_eq!(rows.len(), 3, "{table}");
+    assert!(rows[0].starts_with("| date | machine | kernel | command | runs | figures"), "{table}");
+    assert!(rows[2].contains("fanout --subscribers 3") && rows[2].contains(" per server CPU second"), "{table}");
+}
+
+#[test]
+fn a_run_that_the_server_did_not_bound_does_not_count() {
+    let shape = ["fanout", "--subscribers", "1", "--outstanding", "1", "--seconds", "0.3", "--warm-up", "0"];
+    let result = bench(&shape);
+    // One publish at a time: each side waits for the other.
+    let busy = result["server_busy_percent"].as_f64().expect("a share");
+    assert_eq!(result["counts"].as_bool(), Some(busy >= 95.0));
+}
+
+/// A server whose admin port says something else than it did.
+#[test]
+fn a_ledger_that_does_not_close_fails_the_command() {
+    let admin = bench_peer::admin("tidegate_records_total{outcome=\"delivered\"} 7\n");
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "1"];
+    let mut server = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(serve)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().expect("piped")).read_line(&mut line).expect("it starts");
+    let url = format!("ws://{}", line.trim_end().strip_prefix("listening on ").expect("its address"));
+    let shape = ["fanout", "--subscribers", "2", "--outstanding", "2", "--seconds", "0.1", "--warm-up", "0"];
+    let output = run(&[&shape[..], &["--url", &url, "--admin", &admin]].concat());
+    tidegate::kernel::terminate(&mut server).expect("it runs");
+    assert!(server.wait().expect("it is ours").success(), "an orderly shutdown");
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("the ledger does not close"), "{error}");
+    let result: Value = serde_json::from_slice(&output.stdout).expect("what was found is printed all the same");
+    assert_ne!(result["ledger"]["clients"], result["ledger"]["server"]);
 }
 
 /// Runs `fanout` against a server that is not Tidegate.

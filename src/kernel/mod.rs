@@ -17,6 +17,7 @@ mod outgoing;
 mod peers;
 mod probe;
 mod ring;
+mod signal;
 mod simulation;
 mod sockets;
 mod uring;
@@ -30,6 +31,7 @@ mod ring_tests;
 pub use peers::{Handed, RingHandle};
 pub use probe::BootError;
 pub use ring::{Ring, RingConfig};
+pub use signal::terminate;
 pub use simulation::{Faults, PeerEnd, PeerId, Simulation, SimulationConfig};
 pub use sockets::{ListenOptions, Sharing, listen};
 

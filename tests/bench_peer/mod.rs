@@ -1,4 +1,4 @@
-//! A small WebSocket server that sends everyone what comes in: what `bench` calls a broadcast peer.
+//! A small WebSocket server that sends everyone what comes in: what `bench` calls a broadcast peer; and an admin port that lies.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -34,6 +34,21 @@ pub(crate) fn start(fault: Fault) -> String {
     url
 }
 
+/// An admin port whose `/metrics` always says `text`.
+pub(crate) fn admin(text: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound").to_string();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            read_head(&mut stream);
+            let answer = format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{text}");
+            stream.write_all(answer.as_bytes()).expect("the other side reads");
+        }
+    });
+    address
+}
+
 fn serve(mut stream: TcpStream, subscribers: &Subscribers, fault: Fault) {
     let is_publisher = upgrade(&mut stream).starts_with("GET /publish ");
     stream.set_nodelay(true).expect("a TCP socket");
@@ -65,14 +80,19 @@ fn serve(mut stream: TcpStream, subscribers: &Subscribers, fault: Fault) {
 
 /// Answers the request, which it returns. The key is the one of RFC 6455 section 1.3, and so is the answer.
 fn upgrade(stream: &mut TcpStream) -> String {
+    let head = read_head(stream);
+    let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                  Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+    stream.write_all(answer.as_bytes()).expect("the other side reads");
+    head
+}
+
+fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
         stream.read_exact(&mut byte).expect("a request");
         head.push(byte[0]);
     }
-    let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                  Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
-    stream.write_all(answer.as_bytes()).expect("the other side reads");
     String::from_utf8(head).expect("ASCII")
 }

@@ -17,7 +17,7 @@ use mio::{Events, Interest, Poll, Token};
 use serde::{Deserialize, Serialize};
 
 use super::connection::Connection;
-use super::dialect::{self, Duty, Observations, Role};
+use super::dialect::{self, Duty, Observations, Role, Values};
 use super::load::{EVENTS, SCRATCH, VERIFY_ONE_IN};
 use super::options::{CommonArgs, pin};
 use super::payload::{self, Stopwatch};
@@ -181,7 +181,8 @@ fn converse(
         let mut stream = TcpStream::from_std(stream);
         poll.registry().register(&mut stream, Token(at), Interest::READABLE).map_err(failed)?;
         let is_verifying = at.is_multiple_of(VERIFY_ONE_IN);
-        let role = Role { topic: "", duty: Duty::Subscribe { is_verifying, wants_newest: false, credit: 0 } };
+        let duty = Duty::Subscribe { is_verifying, wants_newest: false, credit: 0 };
+        let role = Role { topic: "", duty, values: Values::Numbered, resume: None };
         subscribers.push(Connection::silent(stream, dialect::of(None, &role), &role));
     }
     let latency = Histogram::new(3).expect("3 digits are allowed");

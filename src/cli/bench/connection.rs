@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use mio::net::TcpStream;
 use socket2::SockRef;
 
-use super::dialect::{Arrival, Dialect, Duty, Observations, Outgoing, Role, Seen};
+use super::dialect::{Arrival, Dialect, Duty, Observations, Outgoing, Position, Role, Seen};
 use super::socket::{self, write_out};
 
 /// Bytes read at a time where the rest of a message may be left unread: enough for the head of a patch and its first stamp, and
@@ -20,6 +20,8 @@ pub(super) struct Connection {
     /// The beginning of a message that is not all there.
     tail: Vec<u8>,
     out: Vec<u8>,
+    /// The answer to the upgrade request is still to come.
+    is_upgrading: bool,
     /// So many bytes that come next are not wanted.
     unwanted: usize,
     /// Bytes read at a time.
@@ -58,6 +60,51 @@ impl Connection {
         Ok(connection)
     }
 
+    /// Begins to connect; whatever is said goes out when it can ([`Connection::flush`]), and is answered by and by.
+    ///
+    /// # Errors
+    /// If the system has no more sockets.
+    pub(super) fn begin(
+        address: SocketAddr,
+        congestion: Option<&str>,
+        dialect: Box<dyn Dialect>,
+        role: &Role<'_>,
+    ) -> Result<Self, String> {
+        let stream = socket::begin(address, congestion).map_err(|error| format!("connecting to {address}: {error}"))?;
+        let request = dialect.request(address);
+        let mut connection = Self::silent(TcpStream::from_std(stream), dialect, role);
+        match request {
+            Some(request) => {
+                connection.out.extend_from_slice(request.as_bytes());
+                connection.is_upgrading = true;
+            }
+            None => connection.dialect.open(&mut connection.out),
+        }
+        Ok(connection)
+    }
+
+    /// Where the same subscriber may go on later.
+    pub(super) fn position(&self) -> Option<Position> {
+        self.dialect.position()
+    }
+
+    /// Something waits to be written.
+    pub(super) fn has_to_write(&self) -> bool {
+        !self.out.is_empty()
+    }
+
+    /// Goes on counting where an earlier connection of the same subscriber stopped.
+    pub(super) fn inherit(&mut self, earlier: &mut Self) {
+        let is_verifying = self.seen.is_verifying;
+        self.seen = Seen { is_ready: false, is_verifying, is_late: true, ..std::mem::take(&mut earlier.seen) };
+        self.bytes = earlier.bytes;
+    }
+
+    /// What is to be written, for who speaks past the dialect.
+    pub(super) fn queue(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+
     /// Says nothing, and waits for what comes.
     pub(super) fn silent(stream: TcpStream, dialect: Box<dyn Dialect>, role: &Role<'_>) -> Self {
         let (is_verifying, read_size) = match role.duty {
@@ -71,6 +118,7 @@ impl Connection {
             dialect,
             tail: Vec::new(),
             out: Vec::new(),
+            is_upgrading: false,
             unwanted: 0,
             read_size,
             seen: Seen { is_verifying, ..Seen::default() },
@@ -123,6 +171,17 @@ impl Connection {
     }
 
     fn take(&mut self, bytes: &[u8], observations: &mut Observations) -> Result<(), String> {
+        if self.is_upgrading {
+            self.tail.extend_from_slice(bytes);
+            let Some(behind) = socket::behind_upgrade(&self.tail).map_err(|error| broke(&error))? else {
+                return Ok(());
+            };
+            self.is_upgrading = false;
+            let behind = self.tail.split_off(behind);
+            self.tail.clear();
+            self.dialect.open(&mut self.out);
+            return self.take(&behind, observations);
+        }
         let mut arrival = Arrival::now(&mut self.seen, observations, &mut self.out);
         if self.tail.is_empty() {
             let taken = self.dialect.take(bytes, &mut arrival)?;

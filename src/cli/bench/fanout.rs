@@ -4,15 +4,20 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::bare::{self, BareResult};
 use super::ledger::Balance;
-use super::load::{Drive, Load, Shape};
-use super::options::{CommonArgs, pin};
-use super::report::{Spread, finish};
+use super::load::Load;
+use super::options::{CommonArgs, Cpus, pin};
+use super::report::Spread;
+use super::runs::{Outcome, repeat};
 use super::server::Server;
+use super::shape::{Drive, Shape};
 use crate::cli::CliError;
+
+/// A run at saturation counts only while the server's core is so busy: else the generator is what was measured.
+const SATURATED_PERCENT: f64 = 95.0;
 
 /// The options of `bench fanout`.
 #[derive(Debug, Args)]
@@ -49,9 +54,9 @@ pub(super) struct FanoutArgs {
 }
 
 /// What came of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 struct FanoutResult {
-    scenario: &'static str,
+    scenario: String,
     /// The other server that was measured; none: Tidegate.
     peer: Option<String>,
     congestion: String,
@@ -72,6 +77,8 @@ struct FanoutResult {
     ratio_to_bare: Option<f64>,
     /// The share of the time in which it had work.
     server_busy_percent: f64,
+    /// At saturation: whether the server was the bottleneck, so that the figures are its own.
+    counts: Option<bool>,
     /// The share of the time in which it had a CPU: less, where other processes took it.
     server_cpu_percent: f64,
     server_rss_mb: f64,
@@ -86,19 +93,15 @@ struct FanoutResult {
 
 /// Runs the scenario.
 pub(super) fn run(args: &FanoutArgs) -> Result<(), CliError> {
+    repeat(&args.common, |cpus| once(args, cpus))
+}
+
+fn once(args: &FanoutArgs, cpus: Cpus) -> Result<FanoutResult, CliError> {
     let options = &args.common;
-    let server = Server::start(options)?;
+    let server = Server::start(options, cpus)?;
     pin(server.cpus.generator)?;
     let keys = args.keyed.unwrap_or(0);
-    let shape = Shape {
-        subscribers: args.subscribers as usize,
-        slow: 0,
-        slow_rate: 0,
-        bytes: args.bytes,
-        keys,
-        credit: args.credit,
-        samples_ages: false,
-    };
+    let shape = Shape { bytes: args.bytes, keys, credit: args.credit, ..Shape::plain(args.subscribers as usize) };
     let mut load = Load::connect(&server, options, &shape)?;
     let outstanding = args.rate.is_none().then(|| args.outstanding.unwrap_or(64));
     let drive = outstanding.map_or(Drive::Rate(args.rate.unwrap_or(1)), Drive::Outstanding);
@@ -130,7 +133,7 @@ pub(super) fn run(args: &FanoutArgs) -> Result<(), CliError> {
     let (verifying_subscribers, verified_records, verified_checksums) = load.verified();
     let cpu_ns_per_delivery = cpu.used_ns as f64 / patches.max(1) as f64;
     let result = FanoutResult {
-        scenario: "fanout",
+        scenario: "fanout".into(),
         peer: options.peer_name(),
         congestion: options.congestion.clone(),
         subscribers: args.subscribers,
@@ -147,6 +150,7 @@ pub(super) fn run(args: &FanoutArgs) -> Result<(), CliError> {
         bare_ns_per_send: bare.as_ref().map(BareResult::ns_per_send),
         ratio_to_bare: bare.as_ref().map(|bare| cpu_ns_per_delivery / bare.ns_per_send()),
         server_busy_percent: cpu.busy_percent(elapsed),
+        counts: outstanding.filter(|_| server.pid().is_some()).map(|_| cpu.busy_percent(elapsed) >= SATURATED_PERCENT),
         server_cpu_percent: cpu.used_ns as f64 / elapsed / 1e7,
         server_rss_mb: server.memory()?.rss as f64 / 1e6,
         sends_per_turn: per_turn("tidegate_kernel_sends_total"),
@@ -157,7 +161,9 @@ pub(super) fn run(args: &FanoutArgs) -> Result<(), CliError> {
         verified_checksums,
         ledger: load.balance(&server)?,
     };
-    finish(&result, Some(&result.ledger), options.json)
+    drop(load);
+    server.end()?;
+    Ok(result)
 }
 
 /// Half of the bare loop's share: it runs before and after.
@@ -165,6 +171,27 @@ fn measure_bare(args: &FanoutArgs, server: &Server, load: &Load, rate: u64) -> R
     let totals = load.totals();
     let bytes = (totals.bytes / totals.messages.max(1)).max(1) as usize;
     bare::measure(&args.common, server, args.subscribers as usize, bytes, rate, args.seconds / 2.0)
+}
+
+impl Outcome for FanoutResult {
+    fn ledgers(&self) -> Vec<&Balance> {
+        vec![&self.ledger]
+    }
+
+    fn figures(&self) -> String {
+        let bare = self.ratio_to_bare.map_or_else(String::new, |ratio| format!(" ({ratio:.3} x a bare send)"));
+        let verdict = match self.counts {
+            Some(false) => ", does not count",
+            _ => "",
+        };
+        format!(
+            "{:.2} million records per server CPU second, {:.2} us CPU per delivery{bare}, latency {}, server busy {:.1} %{verdict}",
+            self.delivered_per_cpu_second / 1e6,
+            self.cpu_ns_per_delivery / 1e3,
+            self.latency,
+            self.server_busy_percent
+        )
+    }
 }
 
 impl fmt::Display for FanoutResult {
@@ -199,6 +226,10 @@ impl fmt::Display for FanoutResult {
             self.sends_per_turn,
             self.enters_per_turn
         )?;
+        if let Some(counts) = self.counts {
+            let verdict = if counts { "counts" } else { "does not count: generator-bound" };
+            writeln!(out, "  saturation server busy {:.0} %: {verdict}", self.server_busy_percent)?;
+        }
         if let (Some(bare), Some(ratio)) = (self.bare_ns_per_send, self.ratio_to_bare) {
             writeln!(out, "  bare send  {:.2} us CPU per send: a delivery costs {ratio:.3} times that", bare / 1e3)?;
         }

@@ -4,13 +4,16 @@ use std::fmt;
 use std::time::Duration;
 
 use clap::Args;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::failed;
 use super::ledger::Balance;
-use super::load::{Drive, Load, Shape};
-use super::options::{CommonArgs, pin};
-use super::report::finish;
+use super::load::Load;
+use super::options::{CommonArgs, Cpus, pin};
+use super::process;
+use super::runs::{Outcome, repeat};
 use super::server::Server;
+use super::shape::{Drive, Shape};
 use crate::cli::{CliError, Exit};
 
 /// Connections that are there before the memory is first looked at.
@@ -32,9 +35,9 @@ pub(super) struct IdleArgs {
 }
 
 /// What came of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 struct IdleResult {
-    scenario: &'static str,
+    scenario: String,
     connections: u32,
     rss_before_mb: f64,
     rss_after_mb: f64,
@@ -42,52 +45,68 @@ struct IdleResult {
     bytes_per_connection: f64,
     /// Of its anonymous pages alone.
     anonymous_bytes_per_connection: f64,
+    /// Growth of the system's slabs, in which sockets lie: of both ends, since both are on this machine, and of whatever else
+    /// it did meanwhile.
+    kernel_bytes_per_connection: f64,
     server_cpu_percent: f64,
     ledger: Balance,
 }
 
 /// Runs the scenario.
 pub(super) fn run(args: &IdleArgs) -> Result<(), CliError> {
+    repeat(&args.common, |cpus| once(args, cpus))
+}
+
+fn once(args: &IdleArgs, cpus: Cpus) -> Result<IdleResult, CliError> {
     let options = &args.common;
-    let server = Server::start(options)?;
+    let server = Server::start(options, cpus)?;
     if server.pid().is_none() {
         return Err(CliError::new(Exit::Usage, "idle needs --pid to look at the memory of the server at --url"));
     }
     pin(server.cpus.generator)?;
-    let shape = Shape {
-        subscribers: FIRST as usize,
-        slow: 0,
-        slow_rate: 0,
-        bytes: 128,
-        keys: 1,
-        credit: 0,
-        samples_ages: false,
-    };
+    let shape = Shape { keys: 1, ..Shape::plain(FIRST as usize) };
     let mut load = Load::connect(&server, options, &shape)?;
     let settle = Duration::from_secs_f64(args.settle);
     load.run_for(Duration::from_secs(1), Drive::Rate(WARM_UP_RECORDS))?;
     load.drain()?;
     load.run_for(settle, Drive::Rest)?;
-    let before = server.memory()?;
+    let kernel_memory = || process::kernel_memory().map_err(failed);
+    let (before, kernel_before) = (server.memory()?, kernel_memory()?);
     load.subscribe_more(&server, options, args.connections as usize)?;
     load.run_for(settle, Drive::Rest)?;
     let cpu = server.cpu_time()?;
     load.run_for(settle, Drive::Rest)?;
-    let (cpu, after) = (server.cpu_time()? - cpu, server.memory()?);
+    let (cpu, after, kernel_after) = (server.cpu_time()? - cpu, server.memory()?, kernel_memory()?);
     load.drain()?;
 
     let each = |before: u64, after: u64| (after as f64 - before as f64) / f64::from(args.connections);
     let result = IdleResult {
-        scenario: "idle",
+        scenario: "idle".into(),
         connections: args.connections,
         rss_before_mb: before.rss as f64 / 1e6,
         rss_after_mb: after.rss as f64 / 1e6,
         bytes_per_connection: each(before.rss, after.rss),
         anonymous_bytes_per_connection: each(before.anonymous, after.anonymous),
+        kernel_bytes_per_connection: each(kernel_before, kernel_after),
         server_cpu_percent: cpu.used_ns as f64 / args.settle.max(0.001) / 1e7,
         ledger: load.balance(&server)?,
     };
-    finish(&result, Some(&result.ledger), options.json)
+    drop(load);
+    server.end()?;
+    Ok(result)
+}
+
+impl Outcome for IdleResult {
+    fn ledgers(&self) -> Vec<&Balance> {
+        vec![&self.ledger]
+    }
+
+    fn figures(&self) -> String {
+        format!(
+            "{} connections: {:.0} bytes each in user space, {:.0} in the kernel (both ends), {:.2} % of a core",
+            self.connections, self.bytes_per_connection, self.kernel_bytes_per_connection, self.server_cpu_percent
+        )
+    }
 }
 
 impl fmt::Display for IdleResult {
@@ -97,6 +116,11 @@ impl fmt::Display for IdleResult {
             out,
             "  memory     {:.0} bytes each, {:.0} of them anonymous; {:.1} MB before, {:.1} after",
             self.bytes_per_connection, self.anonymous_bytes_per_connection, self.rss_before_mb, self.rss_after_mb
+        )?;
+        writeln!(
+            out,
+            "  kernel     {:.0} bytes each, the generator's end among them (growth of all slabs of the system)",
+            self.kernel_bytes_per_connection
         )?;
         writeln!(out, "  server     {:.2} % of a core", self.server_cpu_percent)?;
         write!(out, "{}", self.ledger)

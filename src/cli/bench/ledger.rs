@@ -1,12 +1,12 @@
 //! The ledger: every record that was due to a subscriber is accounted for, and both ends say the same.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::server::Metrics;
 use crate::shard::Ledger;
 
 /// Both ends' sums.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(super) struct Balance {
     pub(super) published: u64,
     pub(super) subscribers: u64,
@@ -21,7 +21,7 @@ pub(super) struct Balance {
 }
 
 /// What became of records.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) struct Sums {
     pub(super) delivered: u64,
     pub(super) conflated: u64,

@@ -1,19 +1,24 @@
 //! The load generator: one thread that publishes, reads everything, and looks at how old what everyone holds is.
 
 use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use mio::{Events, Interest, Poll, Token};
 
+use super::ages::Ages;
 use super::connection::Connection;
-use super::dialect::{self, Duty, Observations, Peer, Role};
+use super::dialect::{self, Duty, Observations, Peer, Role, Values};
 use super::failed;
+use super::feed::Feed;
 use super::ledger::{Balance, Sums};
 use super::options::CommonArgs;
-use super::payload::Stopwatch;
+use super::payload::{Stopwatch, serial_of};
 use super::publisher::Publisher;
 use super::server::{Metrics, Server};
+use super::shape::{Drive, Reading, Shape};
 use crate::cli::CliError;
 use crate::shard::Ledger;
 
@@ -29,59 +34,15 @@ const READS_BETWEEN_PUBLISHES: usize = 16;
 const TICK: Duration = Duration::from_millis(10);
 /// The last wait before something is due is spent looking: `epoll_wait` counts in milliseconds.
 const SPIN: Duration = Duration::from_millis(1);
+/// So many clients connect again before the others are looked after.
+const RETURNING_AT_ONCE: usize = 16;
 /// After so long without anything a peer is taken to have sent what it will.
 const SILENCE: Duration = Duration::from_secs(2);
 /// How long setting up and draining may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const PUBLISHER: Token = Token(usize::MAX);
-
-/// What a run is made of.
-pub(super) struct Shape {
-    pub(super) subscribers: usize,
-    /// So many of them read slowly, at `slow_rate`.
-    pub(super) slow: usize,
-    /// Bytes per second.
-    pub(super) slow_rate: u64,
-    /// Bytes of each value.
-    pub(super) bytes: usize,
-    /// 0: events.
-    pub(super) keys: u64,
-    /// `Hello.credit_bytes`.
-    pub(super) credit: u64,
-    /// Whether it is looked at how old what everyone holds is.
-    pub(super) samples_ages: bool,
-}
-
-/// How the publisher goes on.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Drive {
-    /// Not at all.
-    Rest,
-    /// So many records a second, whether they are acknowledged or not.
-    Rate(u64),
-    /// As fast as it goes, with so many publishes unacknowledged.
-    Outstanding(u64),
-}
-
-/// How old the newest record is that subscribers hold, sampled.
-pub(super) struct Ages {
-    pub(super) slow: Histogram<u64>,
-    pub(super) healthy: Histogram<u64>,
-}
-
-impl Ages {
-    pub(super) fn new() -> Self {
-        let empty = || Histogram::new(3).expect("3 digits are allowed");
-        Self { slow: empty(), healthy: empty() }
-    }
-
-    /// Adds another part of the run.
-    pub(super) fn add(&mut self, other: &Self) {
-        self.slow.add(&other.slow).expect("histograms that grow take every value");
-        self.healthy.add(&other.healthy).expect("histograms that grow take every value");
-    }
-}
+/// Tokens of publishers: this, and those below.
+const FIRST_PUBLISHER: usize = usize::MAX - 1;
 
 /// Sums over all subscribers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,15 +56,23 @@ pub(super) struct Totals {
 /// Publisher, subscribers, and what they saw.
 pub(super) struct Load {
     poll: Poll,
-    pub(super) publisher: Publisher,
+    pub(super) publishers: Vec<Publisher>,
+    /// What is published instead of our own values, and when.
+    feed: Option<Feed>,
+    /// Subscribers that are to connect again, and where.
+    returning: Range<usize>,
+    target: (SocketAddr, Option<String>),
     pub(super) subscribers: Vec<Connection>,
     /// By subscriber: the serial from which on a peer owes it records.
     begun_at: Vec<u64>,
-    /// By subscriber: whether it reads slowly. Those are not polled, but read by the clock.
-    is_slow: Vec<bool>,
+    /// By subscriber. Only healthy ones are polled.
+    reading: Vec<Reading>,
     slow_rate: u64,
+    /// The end has come: stalled ones read, too.
+    is_draining: bool,
     topic: String,
     peer: Option<Peer>,
+    values: Values,
     credit: u64,
     samples_ages: bool,
     pub(super) observations: Observations,
@@ -119,26 +88,70 @@ pub(super) struct Load {
 impl Load {
     /// Connects everyone; returns when each subscriber has been sent its first patch.
     pub(super) fn connect(server: &Server, options: &CommonArgs, shape: &Shape) -> Result<Self, CliError> {
+        let values = if shape.publishers > 1 { Values::ByOrigin } else { Values::Numbered };
+        let topic = format!("bench/{}-{}", std::process::id(), unix_ms());
+        let mut load = Self::with_publishers(server, options, shape, topic, values)?;
+        if load.peer.is_none() {
+            // The topic comes into being, so that everyone's first patch can come.
+            load.publishers[0].publish(load.observations.clock.now());
+            load.run_until("the first publish", |load| load.outstanding() == 0)?;
+        }
+        load.subscribe_all(server, options, shape)?;
+        Ok(load)
+    }
+
+    /// Connects a publisher of what was recorded, and then subscribers to `pattern`, which are sent something once there is
+    /// something.
+    pub(super) fn connect_feed(
+        server: &Server,
+        options: &CommonArgs,
+        shape: &Shape,
+        pattern: &str,
+        feed: Feed,
+    ) -> Result<Self, CliError> {
+        let mut load = Self::with_publishers(server, options, shape, pattern.to_owned(), Values::Recorded)?;
+        load.feed = Some(feed);
+        load.subscribe_all(server, options, shape)?;
+        Ok(load)
+    }
+
+    fn with_publishers(
+        server: &Server,
+        options: &CommonArgs,
+        shape: &Shape,
+        topic: String,
+        values: Values,
+    ) -> Result<Self, CliError> {
         let before = server.metrics()?;
         let poll = Poll::new().map_err(failed)?;
-        let topic = format!("bench/{}-{}", std::process::id(), unix_ms());
-        let clock = Stopwatch::start();
         let now = Instant::now();
         let latency = Histogram::new(3).expect("3 digits are allowed");
-        let mut observations = Observations { latency, is_measuring: false, clock };
-        let role = Role { topic: &topic, duty: Duty::Publish };
-        let connection = open(server, options, &role, &mut observations)?;
+        let mut observations = Observations { latency, is_measuring: false, clock: Stopwatch::start() };
+        let mut publishers = Vec::new();
+        for origin in 0..shape.publishers {
+            let role = Role { topic: &topic, duty: Duty::Publish, values, resume: None };
+            let mut connection = open(server, options, &role, &mut observations)?;
+            let token = Token(FIRST_PUBLISHER - origin as usize);
+            let interests = Interest::READABLE | Interest::WRITABLE;
+            poll.registry().register(&mut connection.stream, token, interests).map_err(failed)?;
+            publishers.push(Publisher::new(connection, serial_of(origin, 0), shape.bytes, shape.keys));
+        }
         let mut load = Self {
-            publisher: Publisher::new(connection, shape.bytes, shape.keys),
+            poll,
+            publishers,
+            feed: None,
+            returning: 0..0,
+            target: (server.address, options.congestion().map(str::to_owned)),
+            subscribers: Vec::with_capacity(shape.subscribers),
+            begun_at: Vec::with_capacity(shape.subscribers),
+            reading: Vec::with_capacity(shape.subscribers),
+            slow_rate: shape.slow_rate,
+            is_draining: true,
             topic,
             peer: options.peer,
-            begun_at: Vec::with_capacity(shape.subscribers),
-            samples_ages: shape.samples_ages,
+            values,
             credit: shape.credit,
-            poll,
-            subscribers: Vec::with_capacity(shape.subscribers),
-            is_slow: Vec::with_capacity(shape.subscribers),
-            slow_rate: shape.slow_rate,
+            samples_ages: shape.samples_ages,
             observations,
             sampling: None,
             scratch: vec![0; SCRATCH],
@@ -147,19 +160,39 @@ impl Load {
             last_tick: now,
             next_sample: now,
         };
-        load.register_publisher()?;
-        load.run_until("the answer to the publisher's greeting", |load| load.publisher.connection.seen.is_ready)?;
-        if load.peer.is_none() {
-            // The topic comes into being, so that everyone's first patch can come.
-            load.publisher.publish(clock.now());
-            load.run_until("the first publish", |load| load.publisher.outstanding() == 0)?;
-        }
-        for at in 0..shape.subscribers {
-            let is_slow = (at + 1) * shape.slow / shape.subscribers > at * shape.slow / shape.subscribers;
-            load.subscribe(server, options, is_slow)?;
-        }
-        load.await_first_patches()?;
+        load.run_until("the answer to the publishers' greetings", |load| {
+            load.publishers.iter().all(|publisher| publisher.connection.seen.is_ready)
+        })?;
         Ok(load)
+    }
+
+    fn subscribe_all(&mut self, server: &Server, options: &CommonArgs, shape: &Shape) -> Result<(), CliError> {
+        for at in 0..shape.subscribers {
+            self.subscribe(server, options, Reading::of(at, shape))?;
+        }
+        if self.feed.is_none() {
+            self.await_first_patches()?;
+        }
+        self.is_draining = false;
+        Ok(())
+    }
+
+    /// Records published, as far as it is known: of what was recorded, as far as it was acknowledged.
+    pub(super) fn published(&self) -> u64 {
+        match self.feed {
+            Some(_) => self.publishers.iter().map(|one| one.connection.seen.cursor).sum(),
+            None => self.publishers.iter().map(|one| one.published).sum(),
+        }
+    }
+
+    /// Publishes that have not been acknowledged.
+    fn outstanding(&self) -> u64 {
+        self.publishers.iter().map(Publisher::outstanding).sum()
+    }
+
+    /// What is published of a recording.
+    pub(super) fn feed(&self) -> Option<&Feed> {
+        self.feed.as_ref()
     }
 
     /// Connects more subscribers, none of them slow.
@@ -170,29 +203,33 @@ impl Load {
         more: usize,
     ) -> Result<(), CliError> {
         for _ in 0..more {
-            self.subscribe(server, options, false)?;
+            self.subscribe(server, options, Reading::Healthy)?;
         }
         self.await_first_patches()
     }
 
-    fn subscribe(&mut self, server: &Server, options: &CommonArgs, is_slow: bool) -> Result<(), CliError> {
+    fn subscribe(&mut self, server: &Server, options: &CommonArgs, reading: Reading) -> Result<(), CliError> {
         let at = self.subscribers.len();
-        let of_its_kind = self.is_slow.iter().filter(|other| **other == is_slow).count();
+        let of_its_kind = self.reading.iter().filter(|other| **other == reading).count();
         let is_verifying = of_its_kind.is_multiple_of(VERIFY_ONE_IN);
-        let duty = Duty::Subscribe { is_verifying, wants_newest: is_slow || self.samples_ages, credit: self.credit };
-        let role = Role { topic: &self.topic, duty };
+        let duty = Duty::Subscribe {
+            is_verifying,
+            wants_newest: reading != Reading::Healthy || self.samples_ages,
+            credit: self.credit,
+        };
+        let role = Role { topic: &self.topic, duty, values: self.values, resume: None };
         let mut subscriber = open(server, options, &role, &mut self.observations)?;
         if self.peer.is_some() {
             // What was published before is not sent to it.
-            subscriber.seen.cursor = self.publisher.published;
+            subscriber.seen.cursor = self.published();
         }
         self.begun_at.push(subscriber.seen.cursor);
-        if !is_slow {
+        if reading == Reading::Healthy {
             let registry = self.poll.registry();
             registry.register(&mut subscriber.stream, Token(at), Interest::READABLE).map_err(failed)?;
         }
         self.subscribers.push(subscriber);
-        self.is_slow.push(is_slow);
+        self.reading.push(reading);
         if at.is_multiple_of(EVENTS) {
             self.step(Drive::Rest, Instant::now(), &mut 0, Instant::now())?;
         }
@@ -203,11 +240,6 @@ impl Load {
         self.run_until("the answers to subscribers", |load| load.subscribers.iter().all(|one| one.seen.is_ready))
     }
 
-    fn register_publisher(&mut self) -> Result<(), CliError> {
-        let interests = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut self.publisher.connection.stream, PUBLISHER, interests).map_err(failed)
-    }
-
     /// Goes on for so long.
     pub(super) fn run_for(&mut self, duration: Duration, drive: Drive) -> Result<(), CliError> {
         let start = Instant::now();
@@ -216,6 +248,23 @@ impl Load {
             self.step(drive, start, &mut sent, start + duration)?;
         }
         Ok(())
+    }
+
+    /// Goes on until `is_done`, at most for so long; says whether it was.
+    pub(super) fn run_while(
+        &mut self,
+        limit: Duration,
+        drive: Drive,
+        is_done: impl Fn(&Self) -> bool,
+    ) -> Result<bool, CliError> {
+        let (start, mut sent) = (Instant::now(), 0);
+        while !is_done(self) {
+            if start.elapsed() > limit {
+                return Ok(false);
+            }
+            self.step(drive, start, &mut sent, start + limit)?;
+        }
+        Ok(true)
     }
 
     /// Goes on without publishing until `is_done`.
@@ -234,6 +283,10 @@ impl Load {
     /// since `start`.
     fn step(&mut self, drive: Drive, start: Instant, sent: &mut u64, deadline: Instant) -> Result<(), CliError> {
         let mut due = deadline.min(self.next_tick);
+        if !self.returning.is_empty() {
+            self.begin_to_return()?;
+            due = Instant::now();
+        }
         if self.sampling.is_some() {
             due = due.min(self.next_sample);
         }
@@ -248,11 +301,16 @@ impl Load {
             other => other.map_err(failed)?,
         }
         for (at, event) in events.iter().enumerate() {
-            if event.token() == PUBLISHER || (at % READS_BETWEEN_PUBLISHES == 0) {
-                self.publisher.pump(&mut self.scratch, &mut self.observations).map_err(failed)?;
+            if let Some(publisher) = self.publishers.get_mut(FIRST_PUBLISHER - event.token().0.min(FIRST_PUBLISHER)) {
+                publisher.pump(&mut self.scratch, &mut self.observations).map_err(failed)?;
+                self.publish_due(drive, start, sent)?;
+            } else if at % READS_BETWEEN_PUBLISHES == 0 {
                 self.publish_due(drive, start, sent)?;
             }
             if let Some(subscriber) = self.subscribers.get_mut(event.token().0) {
+                if event.is_writable() {
+                    subscriber.flush().map_err(failed)?;
+                }
                 while !subscriber.read(&mut self.scratch, SCRATCH, &mut self.observations).map_err(failed)? {}
             }
         }
@@ -268,30 +326,39 @@ impl Load {
 
     /// Publishes what is due by now; says when something is due next, if that is a matter of time.
     fn publish_due(&mut self, drive: Drive, start: Instant, sent: &mut u64) -> Result<Option<Instant>, CliError> {
-        let before = self.publisher.published;
         let next = match drive {
             Drive::Rest => return Ok(None),
+            Drive::Feed => {
+                let feed = self.feed.as_mut().expect("it was connected with one");
+                let Publisher { connection, published, .. } = &mut self.publishers[0];
+                let (publishes, next) = feed.publish_due(connection.queue())?;
+                *published += publishes;
+                next
+            }
             Drive::Rate(rate) => {
                 // Stamped with the moment that it was due, so that being late counts.
                 let (elapsed, now) = (start.elapsed(), self.observations.clock.now());
                 let begun = now.saturating_sub(elapsed.as_nanos() as u64);
                 let due_at = |serial: u64| serial * 1_000_000_000 / rate;
+                let count = self.publishers.len() as u64;
                 while due_at(*sent) <= elapsed.as_nanos() as u64 {
-                    self.publisher.publish(begun + due_at(*sent));
+                    self.publishers[(*sent % count) as usize].publish(begun + due_at(*sent));
                     *sent += 1;
                 }
                 Some(start + Duration::from_nanos(due_at(*sent)))
             }
             Drive::Outstanding(limit) => {
                 let now = self.observations.clock.now();
-                while self.publisher.outstanding() < limit {
-                    self.publisher.publish(now);
+                for publisher in &mut self.publishers {
+                    while publisher.outstanding() < limit {
+                        publisher.publish(now);
+                    }
                 }
                 None
             }
         };
-        if self.publisher.published > before {
-            self.publisher.pump(&mut self.scratch, &mut self.observations).map_err(failed)?;
+        for publisher in self.publishers.iter_mut().filter(|one| one.connection.has_to_write()) {
+            publisher.pump(&mut self.scratch, &mut self.observations).map_err(failed)?;
         }
         Ok(next)
     }
@@ -299,13 +366,15 @@ impl Load {
     /// What is done by the clock: slow subscribers read what their rate allows, and credit goes out.
     fn tick(&mut self, now: Instant) -> Result<(), CliError> {
         let allowed = (now.duration_since(self.last_tick).as_secs_f64() * self.slow_rate as f64) as usize;
-        for (subscriber, is_slow) in self.subscribers.iter_mut().zip(&self.is_slow) {
-            if *is_slow {
+        for (subscriber, reading) in self.subscribers.iter_mut().zip(&self.reading) {
+            if *reading == Reading::Slow || (*reading == Reading::Stalled && self.is_draining) {
                 subscriber.read(&mut self.scratch, allowed.max(1), &mut self.observations).map_err(failed)?;
             }
             subscriber.tick().map_err(failed)?;
         }
-        self.publisher.connection.tick().map_err(failed)?;
+        for publisher in &mut self.publishers {
+            publisher.connection.tick().map_err(failed)?;
+        }
         self.last_tick = now;
         self.next_tick = now + TICK;
         Ok(())
@@ -315,8 +384,12 @@ impl Load {
         let Some((interval, ages)) = &mut self.sampling else { return };
         self.next_sample = now + *interval;
         let clock = self.observations.clock.now();
-        for (subscriber, is_slow) in self.subscribers.iter().zip(&self.is_slow) {
-            let ages = if *is_slow { &mut ages.slow } else { &mut ages.healthy };
+        for (subscriber, reading) in self.subscribers.iter().zip(&self.reading) {
+            let ages = match reading {
+                Reading::Healthy => &mut ages.healthy,
+                Reading::Slow => &mut ages.slow,
+                Reading::Stalled => &mut ages.stalled,
+            };
             let age = clock.saturating_sub(subscriber.seen.newest);
             ages.record(age).expect("a histogram that grows takes every value");
         }
@@ -327,9 +400,10 @@ impl Load {
     pub(super) fn drain(&mut self) -> Result<(), CliError> {
         self.sampling = None;
         self.slow_rate = u64::MAX;
+        self.is_draining = true;
         let is_drained = |load: &Self| {
-            let head = load.publisher.published;
-            load.publisher.outstanding() == 0 && load.subscribers.iter().all(|one| one.seen.cursor == head)
+            let head = load.published();
+            load.outstanding() == 0 && load.subscribers.iter().all(|one| one.seen.cursor == head)
         };
         if self.peer.is_none() {
             return self.run_until("the end of the run", is_drained);
@@ -345,7 +419,7 @@ impl Load {
 
     /// Both ends' sums, after [`Load::drain`].
     pub(super) fn balance(&self, server: &Server) -> Result<Balance, CliError> {
-        let published = self.publisher.published;
+        let published = self.published();
         let mut clients = Ledger::default();
         for Connection { seen, .. } in &self.subscribers {
             let ledger = &seen.ledger;
@@ -383,9 +457,56 @@ impl Load {
         })
     }
 
+    /// How many are at `head` or beyond.
+    pub(super) fn current(&self, among: Range<usize>, head: u64) -> usize {
+        self.subscribers[among].iter().filter(|one| one.seen.cursor >= head).count()
+    }
+
+    /// Breaks the connections of some subscribers, which stop where they are.
+    pub(super) fn drop_connections(&mut self, which: Range<usize>) {
+        for subscriber in &mut self.subscribers[which] {
+            // A socket that is not polled cannot say that it ended, and one that ended already is as gone as is wanted.
+            let _ = self.poll.registry().deregister(&mut subscriber.stream);
+            let _ = subscriber.stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Has them connect again, as fast as it goes beside everything else, each from where it was.
+    pub(super) fn come_back(&mut self, which: Range<usize>) {
+        self.returning = which;
+    }
+
+    /// Everyone who was to connect again has begun to.
+    pub(super) fn is_back(&self) -> bool {
+        self.returning.is_empty()
+    }
+
+    fn begin_to_return(&mut self) -> Result<(), CliError> {
+        let end = self.returning.end.min(self.returning.start + RETURNING_AT_ONCE);
+        for at in std::mem::replace(&mut self.returning.start, end)..end {
+            let duty = Duty::Subscribe { is_verifying: false, wants_newest: self.samples_ages, credit: self.credit };
+            let resume = self.subscribers[at].position();
+            let role = Role { topic: &self.topic, duty, values: self.values, resume };
+            let dialect = dialect::of(self.peer, &role);
+            let (address, congestion) = &self.target;
+            let mut fresh = Connection::begin(*address, congestion.as_deref(), dialect, &role).map_err(failed)?;
+            let interests = Interest::READABLE | Interest::WRITABLE;
+            self.poll.registry().register(&mut fresh.stream, Token(at), interests).map_err(failed)?;
+            fresh.inherit(&mut self.subscribers[at]);
+            self.subscribers[at] = fresh;
+        }
+        Ok(())
+    }
+
+    /// Publishes acknowledged.
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.publishers.iter().map(|one| one.connection.seen.acknowledged).sum()
+    }
+
     /// Bytes that slow subscribers read so far.
     pub(super) fn slow_bytes(&self) -> u64 {
-        self.subscribers.iter().zip(&self.is_slow).filter(|(_, is_slow)| **is_slow).map(|(one, _)| one.bytes).sum()
+        let slow = self.subscribers.iter().zip(&self.reading).filter(|(_, reading)| **reading == Reading::Slow);
+        slow.map(|(one, _)| one.bytes).sum()
     }
 
     /// How many subscribers verified, how many records, and how many checksums.

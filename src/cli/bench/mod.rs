@@ -5,12 +5,16 @@
 
 #![forbid(unsafe_code)]
 
+mod ages;
 mod bare;
 mod connection;
+mod depth;
 mod dialect;
 mod fanout;
+mod feed;
 mod frames;
 mod idle;
+mod ingest;
 mod ledger;
 mod load;
 mod options;
@@ -18,9 +22,12 @@ mod payload;
 mod process;
 mod publisher;
 mod report;
+mod runs;
 mod server;
+mod shape;
 mod slow;
 mod socket;
+mod storm;
 
 use clap::{Args, Subcommand};
 
@@ -39,8 +46,14 @@ enum Scenario {
     Fanout(fanout::FanoutArgs),
     /// Some subscribers read slowly: how old is the newest record that each of them holds?
     Slow(slow::SlowArgs),
+    /// Many publishers, one subscriber: records per second and per CPU second.
+    Ingest(ingest::IngestArgs),
     /// Subscribed connections on which nothing happens: memory for each.
     Idle(idle::IdleArgs),
+    /// Many clients come back at once: how long until all are current, and what do the others feel?
+    Storm(storm::StormArgs),
+    /// A market's books at a multiple of its speed, to many dashboards: bytes on the wire beside JSON.
+    Depth(depth::DepthArgs),
     /// The other side of `fanout --rate`: sends as many bytes to as many sockets, and nothing else.
     #[command(hide = true)]
     BareSend(bare::BareSendArgs),
@@ -54,7 +67,10 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
     match &args.scenario {
         Scenario::Fanout(args) => fanout::run(args),
         Scenario::Slow(args) => slow::run(args),
+        Scenario::Ingest(args) => ingest::run(args),
         Scenario::Idle(args) => idle::run(args),
+        Scenario::Storm(args) => storm::run(args),
+        Scenario::Depth(args) => depth::run(args),
         Scenario::BareSend(args) => bare::send(args),
     }
 }

@@ -1,6 +1,7 @@
 //! Options that all scenarios share.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
@@ -32,6 +33,12 @@ pub(super) struct CommonArgs {
     /// Congestion control of all sockets; "system" leaves what the system gives.
     #[arg(long, value_name = "NAME", default_value = "cubic")]
     pub(super) congestion: String,
+    /// Runs, each with a server of its own; the medians of their figures are printed.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) runs: u32,
+    /// Append a row with date, machine, kernel, command and figures to a Markdown table.
+    #[arg(long, value_name = "FILE")]
+    pub(super) record: Option<PathBuf>,
     /// Print one JSON object instead of the table.
     #[arg(long)]
     pub(super) json: bool,
@@ -53,6 +60,14 @@ impl CommonArgs {
             .parse()
             .map(Some)
             .map_err(|_| failed(format!("--url: \"{url}\" is not ws:// and an IP address and port")))
+    }
+
+    /// For scenarios that only Tidegate's protocol has.
+    pub(super) fn no_peer(&self, scenario: &str) -> Result<(), CliError> {
+        match self.peer {
+            Some(_) => Err(CliError::new(Exit::Usage, format!("{scenario} has no --peer: fanout, slow and idle have"))),
+            None => Ok(()),
+        }
     }
 
     /// The name in `--peer`.

@@ -5,6 +5,23 @@ use std::time::Instant;
 /// Bytes that every value has at least: the stamp and the serial number.
 pub(super) const MIN_BYTES: usize = 16;
 
+/// Where there are several publishers, the serial says which, above this bit.
+const ORIGIN_SHIFT: u32 = 40;
+/// Publishers that serials can tell apart.
+pub(super) const MAX_ORIGINS: u32 = 1 << 16;
+
+/// The serial of a publisher's record; the first publisher's is the number alone.
+pub(super) fn serial_of(origin: u32, count: u64) -> u64 {
+    u64::from(origin) << ORIGIN_SHIFT | count
+}
+
+/// The publisher and the number that a serial says.
+pub(super) fn origin(serial: u64) -> (usize, u64) {
+    let origin = serial >> ORIGIN_SHIFT;
+    // Beyond what was published by anyone: the number is then as good as none.
+    if origin >= u64::from(MAX_ORIGINS) { (0, 0) } else { (origin as usize, serial & ((1 << ORIGIN_SHIFT) - 1)) }
+}
+
 /// The generator's clock (`CLOCK_MONOTONIC`): publisher and subscribers share it, so stamps need no agreement.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stopwatch(Instant);

@@ -61,6 +61,14 @@ pub(super) fn memory(pid: u32) -> io::Result<Memory> {
     Ok(Memory { rss, anonymous: bytes("Pss_Anon").or_else(|| bytes("Anonymous")).unwrap_or(rss) })
 }
 
+/// What the kernel's slabs occupy in the whole system, in bytes: sockets and all that belongs to them.
+pub(super) fn kernel_memory() -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Slab:"));
+    let kb = line.and_then(|rest| rest.split_whitespace().next()).and_then(|kb| kb.parse::<u64>().ok());
+    kb.map(|kb| kb * 1024).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "meminfo without Slab"))
+}
+
 /// Where this thread may run, as the system lists it ("0-3").
 pub(super) fn allowed_cpus() -> io::Result<String> {
     let status = fs::read_to_string("/proc/thread-self/status")?;
@@ -84,6 +92,7 @@ mod tests {
         }
         assert!(cpu_time(pid).expect("proc is mounted").used_ns > before);
         let memory = memory(pid).expect("proc is mounted");
+        assert!(kernel_memory().expect("proc is mounted") > 0);
         assert!(memory.anonymous > 0 && memory.rss >= memory.anonymous);
     }
 }

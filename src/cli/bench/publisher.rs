@@ -7,19 +7,19 @@ use super::payload;
 /// Publishes numbered records to one topic.
 pub(super) struct Publisher {
     pub(super) connection: Connection,
+    /// What its serials begin with.
+    origin: u64,
     /// Bytes of each value.
     bytes: usize,
     /// How many keys take turns; 0: events.
     keys: u64,
-    /// Records published.
+    /// Records published; of what was recorded, publishes.
     pub(super) published: u64,
-    /// Stamp of the newest record.
-    pub(super) newest: u64,
 }
 
 impl Publisher {
-    pub(super) fn new(connection: Connection, bytes: usize, keys: u64) -> Self {
-        Self { connection, bytes, keys, published: 0, newest: 0 }
+    pub(super) fn new(connection: Connection, origin: u64, bytes: usize, keys: u64) -> Self {
+        Self { connection, origin, bytes, keys, published: 0 }
     }
 
     /// Publishes that have not been acknowledged.
@@ -30,10 +30,10 @@ impl Publisher {
     /// Queues a record that was due at `stamp`.
     pub(super) fn publish(&mut self, stamp: u64) {
         self.published += 1;
-        self.newest = stamp;
         let key = if self.keys > 0 { format!("key-{:06}", self.published % self.keys) } else { String::new() };
-        let value = payload::value(stamp, self.published, self.bytes);
-        self.connection.publish(&Outgoing { serial: self.published, key: &key, value: &value });
+        let serial = self.origin | self.published;
+        let value = payload::value(stamp, serial, self.bytes);
+        self.connection.publish(&Outgoing { serial, key: &key, value: &value });
     }
 
     /// Writes what waits and reads what came.

@@ -1,14 +1,10 @@
 //! What scenarios print.
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
-
-use super::failed;
-use super::ledger::Balance;
-use crate::cli::{CliError, print};
+use serde::{Deserialize, Serialize};
 
 /// A distribution of nanoseconds, in milliseconds.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(super) struct Spread {
     pub(super) p50_ms: f64,
     pub(super) p99_ms: f64,
@@ -27,22 +23,5 @@ impl std::fmt::Display for Spread {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { p50_ms, p99_ms, p999_ms, max_ms } = self;
         write!(out, "p50 {p50_ms:.2} ms, p99 {p99_ms:.2}, p99.9 {p999_ms:.2}, max {max_ms:.2}")
-    }
-}
-
-/// Prints a result, and makes a ledger that does not close an error.
-pub(super) fn finish<R: Serialize + std::fmt::Display>(
-    result: &R,
-    balance: Option<&Balance>,
-    json: bool,
-) -> Result<(), CliError> {
-    if json {
-        print(&format!("{}\n", serde_json::to_string(result).map_err(failed)?))?;
-    } else {
-        print(&format!("{result}\n"))?;
-    }
-    match balance {
-        Some(balance) if !balance.closes() => Err(failed("the ledger does not close: records are unaccounted for")),
-        _ => Ok(()),
     }
 }

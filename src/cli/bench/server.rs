@@ -3,15 +3,19 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::failed;
 use super::options::{CommonArgs, Cpus};
 use super::process::{self, CpuTime};
-use crate::cli::CliError;
+use crate::cli::{CliError, Exit};
+use crate::kernel;
 
 /// How long the admin port may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long it may take to end.
+const PATIENCE_AT_END: Duration = Duration::from_secs(60);
 
 /// The server.
 pub(super) struct Server {
@@ -26,8 +30,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts one, or finds the one at `--url`.
-    pub(super) fn start(options: &CommonArgs) -> Result<Self, CliError> {
-        let cpus = options.cpus();
+    pub(super) fn start(options: &CommonArgs, cpus: Cpus) -> Result<Self, CliError> {
         if let Some(address) = options.address()? {
             return Ok(Self { child: None, pid: options.pid, address, admin: options.admin, cpus });
         }
@@ -50,6 +53,30 @@ impl Server {
         let address = line.trim_end().strip_prefix("listening on ").and_then(|address| address.parse().ok());
         server.address = address.ok_or_else(|| failed("the server did not start"))?;
         Ok(server)
+    }
+
+    /// Ends the server that was started here, in an orderly way: it says by its exit code whether it gave back everything that
+    /// it held. Whoever is connected is sent away.
+    ///
+    /// # Errors
+    /// If something was still held, or it does not end.
+    pub(super) fn end(mut self) -> Result<(), CliError> {
+        let Some(child) = &mut self.child else { return Ok(()) };
+        kernel::terminate(child).map_err(|error| failed(format!("the server cannot be told to end: {error}")))?;
+        let deadline = Instant::now() + PATIENCE_AT_END;
+        let status = loop {
+            match child.try_wait().map_err(failed)? {
+                Some(status) => break status,
+                None if Instant::now() > deadline => {
+                    return Err(failed(format!("the server did not end within {} s", PATIENCE_AT_END.as_secs())));
+                }
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        self.child = None;
+        // What was held it says itself, on standard error.
+        let is_clean = status.code() == Some(Exit::Success.code().into());
+        is_clean.then_some(()).ok_or_else(|| failed(format!("the server held something to the end: {status}")))
     }
 
     /// The server's process, if it is known.

@@ -4,14 +4,17 @@ use std::fmt;
 use std::time::Duration;
 
 use clap::Args;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::ages::Ages;
 use super::ledger::Balance;
-use super::load::{Ages, Drive, Load, Shape};
-use super::options::{CommonArgs, pin};
-use super::report::{Spread, finish};
+use super::load::Load;
+use super::options::{CommonArgs, Cpus, pin};
+use super::report::Spread;
+use super::runs::{Outcome, repeat};
 use super::server::Server;
-use crate::cli::CliError;
+use super::shape::{Drive, Shape};
+use crate::cli::{CliError, Exit};
 
 /// The options of `bench slow`.
 #[derive(Debug, Args)]
@@ -33,7 +36,13 @@ pub(super) struct SlowArgs {
     /// Subscribers that read slowly.
     #[arg(long, default_value_t = 30)]
     slow: u32,
-    /// Bytes a second that each of them reads.
+    /// Subscribers that read nothing until the end, and then what is left.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    stalled: u32,
+    /// Leave out the run without slow subscribers that the healthy ones are compared with.
+    #[arg(long)]
+    no_baseline: bool,
+    /// Bytes a second that each slow one reads.
     #[arg(long, default_value_t = 20_000, value_name = "BYTES")]
     slow_rate: u64,
     /// Seconds that are measured.
@@ -50,50 +59,137 @@ pub(super) struct SlowArgs {
     credit: u64,
 }
 
+/// Server memory's growth is looked at over so many seconds before the end.
+const GROWTH_SECONDS: usize = 60;
+/// A run without slow subscribers is no longer than this.
+const BASELINE_SECONDS: u64 = 20;
+
 /// What came of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 struct SlowResult {
-    scenario: &'static str,
+    scenario: String,
     /// The other server that was measured; none: Tidegate.
     peer: Option<String>,
     congestion: String,
     subscribers: u32,
     slow: u32,
+    stalled: u32,
     slow_rate: u64,
     rate: u64,
     credit: u64,
     seconds: u64,
-    /// Age of the newest record that a subscriber holds.
+    /// Age of the newest record that a subscriber holds: the time since that record was due to be published.
     slow_age: Spread,
     /// ... in the last quarter of the run: larger than in the whole where it grows.
     slow_age_last_quarter: Spread,
+    /// Those that read nothing hold what they held at first.
+    stalled_age: Spread,
     healthy_age: Spread,
+    /// ... in a run with as many healthy ones, and no others.
+    baseline_age: Option<Spread>,
+    /// The p99 of both, divided.
+    healthy_p99_ratio: Option<f64>,
     slow_bytes_per_second: f64,
     server_cpu_percent: f64,
     /// Server memory at the beginning, at most, and in the end.
     rss_first_mb: f64,
     rss_max_mb: f64,
     rss_last_mb: f64,
+    /// By how much it grew in the last `growth_seconds`: the mean of their last tenth beside that of the first.
+    rss_growth_percent: f64,
+    growth_seconds: u64,
     /// Once a second.
     rss_mb: Vec<f64>,
     verified_records: u64,
     verified_checksums: u64,
     ledger: Balance,
+    baseline_ledger: Option<Balance>,
 }
 
 /// Runs the scenario.
 pub(super) fn run(args: &SlowArgs) -> Result<(), CliError> {
+    if args.slow + args.stalled > args.subscribers {
+        return Err(CliError::new(Exit::Usage, "--slow and --stalled are more than --subscribers"));
+    }
+    repeat(&args.common, |cpus| once(args, cpus))
+}
+
+fn once(args: &SlowArgs, cpus: Cpus) -> Result<SlowResult, CliError> {
     let options = &args.common;
-    let server = Server::start(options)?;
+    let healthy = args.subscribers - args.slow - args.stalled;
+    let mut baseline = None;
+    if !args.no_baseline && healthy > 0 && healthy < args.subscribers {
+        let observed = observe(args, cpus, healthy, (0, 0), args.seconds.min(BASELINE_SECONDS))?;
+        baseline = Some((Spread::from(&observed.whole.healthy), observed.ledger));
+    }
+    let observed = observe(args, cpus, args.subscribers, (args.slow, args.stalled), args.seconds)?;
+    let Observed { whole, last, rss_mb, .. } = &observed;
+    let healthy_age = Spread::from(&whole.healthy);
+    let growth_seconds = GROWTH_SECONDS.min(rss_mb.len() - 1);
+    Ok(SlowResult {
+        scenario: "slow".into(),
+        peer: options.peer_name(),
+        congestion: options.congestion.clone(),
+        subscribers: args.subscribers,
+        slow: args.slow,
+        stalled: args.stalled,
+        slow_rate: args.slow_rate,
+        rate: args.rate,
+        credit: args.credit,
+        seconds: args.seconds,
+        slow_age: Spread::from(&whole.slow),
+        slow_age_last_quarter: Spread::from(&last.slow),
+        stalled_age: Spread::from(&whole.stalled),
+        healthy_age,
+        baseline_age: baseline.map(|(age, _)| age),
+        healthy_p99_ratio: baseline.map(|(age, _)| healthy_age.p99_ms / age.p99_ms),
+        slow_bytes_per_second: observed.slow_bytes as f64 / f64::from(args.slow.max(1)) / args.seconds as f64,
+        server_cpu_percent: observed.cpu_ns as f64 / args.seconds as f64 / 1e7,
+        rss_first_mb: rss_mb[0],
+        rss_max_mb: rss_mb.iter().copied().fold(0.0, f64::max),
+        rss_last_mb: rss_mb[rss_mb.len() - 1],
+        rss_growth_percent: growth_percent(&rss_mb[rss_mb.len() - 1 - growth_seconds..]),
+        growth_seconds: growth_seconds as u64,
+        rss_mb: rss_mb.clone(),
+        verified_records: observed.verified.1,
+        verified_checksums: observed.verified.2,
+        ledger: observed.ledger,
+        baseline_ledger: baseline.map(|(_, ledger)| ledger),
+    })
+}
+
+/// What was seen of one server.
+struct Observed {
+    whole: Ages,
+    /// The last quarter.
+    last: Ages,
+    rss_mb: Vec<f64>,
+    cpu_ns: u64,
+    slow_bytes: u64,
+    verified: (usize, u64, u64),
+    ledger: Balance,
+}
+
+fn observe(
+    args: &SlowArgs,
+    cpus: Cpus,
+    subscribers: u32,
+    (slow, stalled): (u32, u32),
+    seconds: u64,
+) -> Result<Observed, CliError> {
+    let options = &args.common;
+    let server = Server::start(options, cpus)?;
     pin(server.cpus.generator)?;
     let shape = Shape {
-        subscribers: args.subscribers as usize,
-        slow: args.slow.min(args.subscribers) as usize,
+        subscribers: subscribers as usize,
+        slow: slow as usize,
+        stalled: stalled as usize,
         slow_rate: args.slow_rate,
         bytes: args.bytes,
         keys: args.keys,
         credit: args.credit,
         samples_ages: true,
+        publishers: 1,
     };
     let mut load = Load::connect(&server, options, &shape)?;
     let drive = Drive::Rate(args.rate);
@@ -104,44 +200,50 @@ pub(super) fn run(args: &SlowArgs) -> Result<(), CliError> {
     let (mut whole, mut last) = (Ages::new(), Ages::new());
     let mut rss_mb = vec![server.memory()?.rss as f64 / 1e6];
     let (cpu, slow_bytes) = (server.cpu_time()?, load.slow_bytes());
-    for second in 0..args.seconds {
+    for second in 0..seconds {
         load.run_for(Duration::from_secs(1), drive)?;
         rss_mb.push(server.memory()?.rss as f64 / 1e6);
         if let Some((_, ages)) = load.sampling.replace((interval, Ages::new())) {
             whole.add(&ages);
-            if second >= args.seconds * 3 / 4 {
+            if second >= seconds * 3 / 4 {
                 last.add(&ages);
             }
         }
     }
     let (cpu, slow_bytes) = (server.cpu_time()? - cpu, load.slow_bytes() - slow_bytes);
     load.drain()?;
+    let (verified, ledger) = (load.verified(), load.balance(&server)?);
+    drop(load);
+    server.end()?;
+    Ok(Observed { whole, last, rss_mb, cpu_ns: cpu.used_ns, slow_bytes, verified, ledger })
+}
 
-    let (_, verified_records, verified_checksums) = load.verified();
-    let result = SlowResult {
-        scenario: "slow",
-        peer: options.peer_name(),
-        congestion: options.congestion.clone(),
-        subscribers: args.subscribers,
-        slow: args.slow,
-        slow_rate: args.slow_rate,
-        rate: args.rate,
-        credit: args.credit,
-        seconds: args.seconds,
-        slow_age: Spread::from(&whole.slow),
-        slow_age_last_quarter: Spread::from(&last.slow),
-        healthy_age: Spread::from(&whole.healthy),
-        slow_bytes_per_second: slow_bytes as f64 / f64::from(args.slow.max(1)) / args.seconds as f64,
-        server_cpu_percent: cpu.used_ns as f64 / args.seconds as f64 / 1e7,
-        rss_first_mb: rss_mb[0],
-        rss_max_mb: rss_mb.iter().copied().fold(0.0, f64::max),
-        rss_last_mb: rss_mb[rss_mb.len() - 1],
-        rss_mb,
-        verified_records,
-        verified_checksums,
-        ledger: load.balance(&server)?,
-    };
-    finish(&result, Some(&result.ledger), options.json)
+/// The mean of the last tenth beside that of the first, one value at least: a single look may fall on a peak.
+fn growth_percent(rss_mb: &[f64]) -> f64 {
+    let tenth = (rss_mb.len() / 10).max(1);
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    let (first, last) = (mean(&rss_mb[..tenth]), mean(&rss_mb[rss_mb.len() - tenth..]));
+    if first > 0.0 { (last / first - 1.0) * 100.0 } else { 0.0 }
+}
+
+impl Outcome for SlowResult {
+    fn ledgers(&self) -> Vec<&Balance> {
+        std::iter::once(&self.ledger).chain(&self.baseline_ledger).collect()
+    }
+
+    fn figures(&self) -> String {
+        let ratio =
+            self.healthy_p99_ratio.map_or_else(String::new, |ratio| format!(" ({ratio:.2} x without slow ones)"));
+        format!(
+            "age p99: slow {:.0} ms ({:.0} in the last quarter), healthy {:.2}{ratio}; server {:.1} MB, {:+.1} % in {} s",
+            self.slow_age.p99_ms,
+            self.slow_age_last_quarter.p99_ms,
+            self.healthy_age.p99_ms,
+            self.rss_last_mb,
+            self.rss_growth_percent,
+            self.growth_seconds
+        )
+    }
 }
 
 impl fmt::Display for SlowResult {
@@ -149,21 +251,35 @@ impl fmt::Display for SlowResult {
         let clients = if self.credit > 0 { format!("{} bytes of credit", self.credit) } else { "plain clients".into() };
         writeln!(
             out,
-            "slow: {} of {} subscribers read {} bytes/s of {} records/s, {clients}, {} s, congestion control {}",
-            self.slow, self.subscribers, self.slow_rate, self.rate, self.seconds, self.congestion
+            "slow: {} of {} subscribers read {} bytes/s, {} nothing, of {} records/s, {clients}, {} s, congestion control {}",
+            self.slow, self.subscribers, self.slow_rate, self.stalled, self.rate, self.seconds, self.congestion
         )?;
         if let Some(peer) = &self.peer {
             writeln!(out, "  server     {peer}")?;
         }
         writeln!(out, "  slow       age {}; they read {:.0} bytes/s", self.slow_age, self.slow_bytes_per_second)?;
         writeln!(out, "             age {} in the last quarter", self.slow_age_last_quarter)?;
+        if self.stalled > 0 {
+            writeln!(out, "  stalled    age {}", self.stalled_age)?;
+        }
         writeln!(out, "  healthy    age {}", self.healthy_age)?;
+        if let (Some(age), Some(ratio)) = (self.baseline_age, self.healthy_p99_ratio) {
+            writeln!(out, "             age {age} without slow ones: the p99 is {ratio:.2} times that")?;
+        }
         writeln!(
             out,
-            "  server     {:.1} % of a core; {:.1} MB at first, {:.1} at most, {:.1} at last",
-            self.server_cpu_percent, self.rss_first_mb, self.rss_max_mb, self.rss_last_mb
+            "  server     {:.1} % of a core; {:.1} MB at first, {:.1} at most, {:.1} at last, {:+.1} % in the last {} s",
+            self.server_cpu_percent,
+            self.rss_first_mb,
+            self.rss_max_mb,
+            self.rss_last_mb,
+            self.rss_growth_percent,
+            self.growth_seconds
         )?;
         writeln!(out, "  verified   {} records and {} checksums", self.verified_records, self.verified_checksums)?;
+        if let Some(ledger) = &self.baseline_ledger {
+            writeln!(out, "{ledger}, without slow ones")?;
+        }
         write!(out, "{}", self.ledger)
     }
 }

@@ -36,6 +36,8 @@ pub(in crate::cli::bench) struct Seen {
     pub(in crate::cli::bench) verified: u64,
     /// Checksums of the state that were compared.
     pub(in crate::cli::bench) checksums: u64,
+    /// It was away, so that its latencies say nothing.
+    pub(in crate::cli::bench) is_late: bool,
     /// Compares every record.
     pub(in crate::cli::bench) is_verifying: bool,
 }
@@ -105,7 +107,7 @@ impl<'a> Arrival<'a> {
 
     /// A message came whose oldest record has this stamp.
     pub(super) fn latency(&mut self, stamp: u64) {
-        if self.observations.is_measuring {
+        if self.observations.is_measuring && !self.seen.is_late {
             let latency = self.now.saturating_sub(stamp);
             self.observations.latency.record(latency).expect("a histogram that grows takes every value");
         }

@@ -22,7 +22,7 @@ use clap::ValueEnum;
 
 pub(super) use arrival::{Arrival, Observations, Seen};
 pub(super) use broadcast::Broadcast;
-pub(super) use tidegate::Tidegate;
+pub(super) use tidegate::{Tidegate, put_message};
 
 use super::frames::{self, FIN_CLOSE, FIN_PING, FIN_PONG, put_frame};
 
@@ -47,6 +47,11 @@ pub(super) trait Dialect {
 
     /// Appends what is to be said by the clock, every ten milliseconds.
     fn tick(&mut self, _out: &mut Vec<u8>) {}
+
+    /// Where a subscriber of one topic may go on later, if the server knows such a thing.
+    fn position(&self) -> Option<Position> {
+        None
+    }
 }
 
 /// What was taken of the bytes that came.
@@ -73,6 +78,27 @@ pub(super) struct Outgoing<'a> {
 pub(super) struct Role<'a> {
     pub(super) topic: &'a str,
     pub(super) duty: Duty,
+    pub(super) values: Values,
+    /// Where an earlier connection of the same subscriber stopped (Tidegate's only).
+    pub(super) resume: Option<Position>,
+}
+
+/// What the values of a topic's records are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Values {
+    /// Ours ([`super::payload`]), of one publisher: a record's serial is its offset.
+    Numbered,
+    /// Ours, of several publishers: each one's serials ascend.
+    ByOrigin,
+    /// Somebody else's.
+    Recorded,
+}
+
+/// Where a subscriber is in a topic's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) epoch: u64,
+    pub(super) offset: u64,
 }
 
 /// Publish or subscribe.

@@ -34,6 +34,7 @@ pub(super) fn envelope(bytes: &[u8]) -> Option<Envelope<'_>> {
 /// What has to be known of a patch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PatchHead {
+    pub(super) topic: u64,
     pub(super) from: u64,
     pub(super) to: u64,
     pub(super) records: u64,
@@ -53,6 +54,7 @@ impl PatchHead {
     /// Takes over a field that is no record.
     fn add(&mut self, field: &Field<'_>) {
         match *field {
+            Field::Varint(1, value) => self.topic = value,
             Field::Varint(2, value) => self.from = value,
             Field::Varint(3, value) => self.to = value,
             Field::Varint(5, value) => self.expired = value,
@@ -228,6 +230,7 @@ mod tests {
         let frame = wire::ServerFrame { request: 300, body: Some(Body::Patch(patch)) }.encode_to_vec();
         let Some(Envelope::Patch(body)) = envelope(&frame) else { panic!("a patch") };
         let expected = PatchHead {
+            topic: 3,
             from: 100,
             to: 100_000,
             records: 3,
