@@ -145,6 +145,8 @@ pub mod control;
 pub mod engine;
 #[cfg(feature = "server")]
 pub mod fanout;
+#[cfg(all(feature = "server", any(test, fuzzing)))]
+pub mod fuzzing;
 #[cfg(feature = "server")]
 pub mod kernel;
 #[cfg(feature = "server")]

@@ -26,6 +26,8 @@ mod waker;
 #[cfg(test)]
 mod peer_tests;
 #[cfg(test)]
+mod race_tests;
+#[cfg(test)]
 mod ring_tests;
 
 pub use peers::{Handed, RingHandle};

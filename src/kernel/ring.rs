@@ -282,6 +282,8 @@ impl Ring {
     /// One system call; everything that came is sorted. When nothing is queued any more, the bytes are let go and what waited for
     /// them to be sent is done.
     fn submit(&mut self, wait: Wait) -> io::Result<()> {
+        #[cfg(test)]
+        std::hint::black_box(self.memory.outgoing.read_as_the_kernel_will());
         let Self { uring, memory, sockets, shorts, events, is_wake_armed, .. } = self;
         uring.enter(wait, |completed| {
             *is_wake_armed &= completed.operation.kind != Kind::Wake;

@@ -5,7 +5,7 @@
 //! message becomes stays within four times the limit of a message.
 
 mod scan;
-#[cfg(test)]
+#[cfg(all(test, feature = "server"))]
 mod tests;
 
 use bytes::{Bytes, BytesMut};

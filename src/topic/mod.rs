@@ -24,8 +24,8 @@ mod retention;
 mod run;
 mod segment;
 mod sequences;
-#[cfg(test)]
-mod tests;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod tests;
 mod transfer;
 
 pub use class::TopicClass;

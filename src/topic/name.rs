@@ -123,4 +123,19 @@ mod tests {
             assert_eq!(TopicName::parse(name), Err(NameError::BadByte(position)), "{name:?}");
         }
     }
+
+    #[test]
+    fn of_a_million_random_texts_with_a_look_alike_none_is_a_name_or_a_pattern() {
+        use rand::{RngExt as _, SeedableRng as _};
+        let mut random = rand::rngs::StdRng::seed_from_u64(14);
+        for _ in 0..1_000_000 {
+            let mut text: Vec<char> = (0..random.random_range(0..8)).map(|_| random.random_range('.'..'z')).collect();
+            // Full-width forms, Cyrillic and Greek, marks that combine, what is invisible: any character beyond ASCII.
+            let stranger = char::from_u32(random.random_range(0x80..0x1_F000)).unwrap_or('\u{FF0F}');
+            text.insert(random.random_range(0..=text.len()), stranger);
+            let text = String::from_iter(text);
+            assert!(TopicName::parse(&text).is_err(), "{text:?}");
+            assert!(super::super::Pattern::parse(&text).is_err(), "{text:?}");
+        }
+    }
 }

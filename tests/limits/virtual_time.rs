@@ -102,6 +102,33 @@ fn a_peer_whose_tcp_is_silent_is_given_up_and_one_that_answers_late_is_not() {
 }
 
 #[test]
+fn a_thousand_peers_that_are_gone_without_a_word_are_closed_within_forty_seconds() {
+    const PEERS: usize = 1_000;
+    // After the first pings, so that it takes as long as it can.
+    const GONE_AT_MS: u64 = 26_000;
+    let mut world = World::new(|_| {});
+    let mut peers: Vec<_> = (0..PEERS).map(|_| Link::new(world.simulation(), 0)).collect();
+    let mut alive = Link::new(world.simulation(), 0);
+    for ms in 0..GONE_AT_MS + 40_000 {
+        world.turn();
+        if ms < GONE_AT_MS && ms % 100 == 0 {
+            peers.iter_mut().for_each(|peer| drop(peer.read(world.simulation(), usize::MAX)));
+        }
+        if ms == GONE_AT_MS {
+            assert_eq!(world.report().gauges.connections, PEERS + 1, "all are there when the link is cut");
+            peers.iter().for_each(|peer| peer.go_silent(world.simulation()));
+        }
+        if ms % 100 == 0 {
+            alive.read(world.simulation(), usize::MAX);
+        }
+    }
+    let report = world.report();
+    assert_eq!(report.gauges.connections, 1, "only the one that answers is left");
+    assert_eq!(report.counters.limit_hits, LimitHits { heartbeat: PEERS as u64, ..LimitHits::default() });
+    world.end(&mut [alive]);
+}
+
+#[test]
 fn a_connection_is_sent_so_many_bytes_in_a_turn_and_the_rest_in_the_next() {
     const TOPICS: usize = 40;
     let mut world = World::new(|_| {});

@@ -1,6 +1,7 @@
 //! Each rule of RFC 6455 that concerns what a server receives, and what the receiver keeps while it waits.
 
 use super::*;
+use crate::fuzzing::websocket::Owned;
 
 const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 const FIN: u8 = 0x80;
@@ -32,28 +33,6 @@ pub(super) fn masked(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
 
 fn f(first: u8, payload: &[u8]) -> Vec<u8> {
     masked(first, payload, MASK)
-}
-
-/// A message that owns its bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Owned {
-    Text(Vec<u8>),
-    Binary(Vec<u8>),
-    Ping(Vec<u8>),
-    Pong(Vec<u8>),
-    Close(Option<(u16, String)>),
-}
-
-impl From<Message<'_>> for Owned {
-    fn from(message: Message<'_>) -> Self {
-        match message {
-            Message::Text(bytes) => Self::Text(bytes.to_vec()),
-            Message::Binary(bytes) => Self::Binary(bytes.to_vec()),
-            Message::Ping(bytes) => Self::Ping(bytes.to_vec()),
-            Message::Pong(bytes) => Self::Pong(bytes.to_vec()),
-            Message::Close(reason) => Self::Close(reason.map(|(code, reason)| (code.0, reason.to_owned()))),
-        }
-    }
 }
 
 /// Feeds `bytes` in pieces of `size`.

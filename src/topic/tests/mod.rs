@@ -1,16 +1,24 @@
 //! The log against a model that remembers every offset for ever, and the fine print by examples.
 
+#[cfg(test)]
 mod catching_up;
+#[cfg(test)]
 mod fine_print;
 mod model;
+#[cfg(test)]
 mod random;
+#[cfg(test)]
 mod random_replica;
+#[cfg(test)]
 mod replica;
+pub(crate) mod world;
 
 use bytes::Bytes;
 use prost::Message;
 
-use super::{NewRecord, Patch, Priority};
+use super::Patch;
+#[cfg(test)]
+use super::{NewRecord, Priority};
 use crate::protocol::wire;
 
 /// The message in a frame whose WebSocket header is right.
@@ -39,6 +47,7 @@ fn decoded(patch: &Patch) -> wire::Patch {
 }
 
 /// A record that sets a key; an event if the key is empty.
+#[cfg(test)]
 fn record(key: &str, value: &str) -> NewRecord {
     NewRecord {
         key: Bytes::copy_from_slice(key.as_bytes()),
@@ -49,6 +58,7 @@ fn record(key: &str, value: &str) -> NewRecord {
     }
 }
 
+#[cfg(test)]
 fn delete(key: &str) -> NewRecord {
     NewRecord { is_delete: true, ..record(key, "") }
 }

@@ -11,7 +11,8 @@ use super::super::{
 };
 use super::decoded;
 use super::model::Model;
-use super::random::{Options, TOPIC, WALL, options, records, settings};
+use super::random::{options, records, settings};
+use super::world::{Options, TOPIC, WALL};
 use crate::clock::Moment;
 use crate::ids::Offset;
 
