@@ -56,6 +56,14 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// A shard cannot be pinned to its CPU.
+    #[error(
+        "no shard can run on CPU {cpu}: it is offline, not there, or outside the cpuset of this process (`lscpu --extended` lists CPUs)"
+    )]
+    Cpu {
+        /// Which.
+        cpu: usize,
+    },
     /// No io_uring, or not enough of it.
     #[error("{0}")]
     Kernel(#[from] BootError),
@@ -287,8 +295,30 @@ fn listeners(config: &Config, placement: &Placement) -> Result<(SocketAddr, Vec<
     Ok((local_addr, listeners))
 }
 
+/// A shard's ring.
+fn ring_config(config: &Config) -> RingConfig {
+    RingConfig {
+        buffers: BUFFERS,
+        buffer_bytes: BUFFER_BYTES,
+        // One more for each that is told that there are too many.
+        max_sockets: config.limits.connections.saturating_add(1_024).min((1 << 26) - 1),
+        ..RingConfig::default()
+    }
+}
+
+/// Makes one ring as a shard would, and lets it go. Nothing else is started; a port of loopback is listened on meanwhile.
+///
+/// # Errors
+/// What would stand in the way of an engine.
+pub fn probe(config: &Config) -> Result<(), StartError> {
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener =
+        listen(address, ListenOptions::default()).map_err(|source| StartError::Listen { address, source })?;
+    Ok(Ring::new(ring_config(config), listener).map(drop)?)
+}
+
 /// What a shard's thread says when its ring is there.
-type Started = Result<(Arc<dyn Waker>, RingHandle), BootError>;
+type Started = Result<(Arc<dyn Waker>, RingHandle), StartError>;
 
 fn start_shards(
     config: &Config,
@@ -308,13 +338,7 @@ fn start_shards(
         homes,
         admission: Arc::new(Admission::new(count)),
     };
-    let ring = RingConfig {
-        buffers: BUFFERS,
-        buffer_bytes: BUFFER_BYTES,
-        // One more for each that is told that there are too many.
-        max_sockets: config.limits.connections.saturating_add(1_024).min((1 << 26) - 1),
-        ..RingConfig::default()
-    };
+    let ring = ring_config(config);
     let mut begun = Vec::new();
     for (mesh, listener) in mesh::connect(count, MeshLimits::for_shards(count)).into_iter().zip(listeners) {
         let (shard, settings, idle) = (mesh.shard(), settings.clone(), config.idle);
@@ -325,22 +349,23 @@ fn start_shards(
         let thread = std::thread::Builder::new()
             .name(format!("tidegate-shard-{}", shard.0))
             .spawn(move || {
-                if let Some(core) = core {
-                    core_affinity::set_for_current(core);
+                if let Some(core) = core.filter(|&core| !core_affinity::set_for_current(core)) {
+                    let _ = started.send(Err(StartError::Cpu { cpu: core.id }));
+                    return Held::default();
                 }
                 // The ring belongs to the thread that makes it.
                 let mut ring = match Ring::new(ring, listener) {
                     Ok(ring) => ring,
                     Err(error) => {
-                        let _ = started.send(Err(error));
+                        let _ = started.send(Err(error.into()));
                         return Held::default();
                     }
                 };
                 let handle = match ring.handle() {
                     Ok(handle) => handle,
                     Err(error) => {
-                        let _ =
-                            started.send(Err(BootError::Other { step: "duplicating the ring's descriptor", error }));
+                        let error = BootError::Other { step: "duplicating the ring's descriptor", error };
+                        let _ = started.send(Err(error.into()));
                         return Held::default();
                     }
                 };

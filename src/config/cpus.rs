@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The highest CPU number that is understood (Linux's `CONFIG_NR_CPUS` on the largest machines).
-const CPU_MAX: usize = 8_191;
+/// The highest CPU that a thread can be pinned to: `cpu_set_t` of `sched_setaffinity(2)` has 1,024 bits.
+const CPU_MAX: usize = 1_023;
 
 /// A set of CPUs, ascending; never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ mod tests {
             ("0", vec![0], "0"),
             ("0-3,6", vec![0, 1, 2, 3, 6], "0-3,6"),
             (" 6, 2-3 ,3-4", vec![2, 3, 4, 6], "2-4,6"),
-            ("8191", vec![8_191], "8191"),
+            ("1023", vec![1_023], "1023"),
         ] {
             let set: CpuSet = text.parse().expect("a valid set");
             assert_eq!(set.as_slice(), cpus);
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn what_is_no_set_is_refused() {
-        for text in ["", ",", "3-1", "1-", "-1", "a", "8192", "0-99999999999", "1,,2", "0x1"] {
+        for text in ["", ",", "3-1", "1-", "-1", "a", "1024", "0-99999999999", "1,,2", "0x1"] {
             assert_eq!(text.parse::<CpuSet>(), Err(CpuSetError), "{text:?}");
         }
     }

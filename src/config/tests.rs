@@ -154,7 +154,7 @@ fn mistakes_in_the_file_are_named_with_line_and_key() {
         ("shards = \"some\"", "t.toml:1: `shards`: expected \"auto\" or a number, found \"some\""),
         ("shards = 0", "t.toml:1: `shards`: 0 is not between 1 and 256"),
         ("shards = true", "t.toml:1: `shards`: expected a whole number, found a value of type boolean"),
-        ("cpus = \"3-1\"", "t.toml:1: `cpus`: expected CPUs such as \"0-3,6\", each from 0 to 8191"),
+        ("cpus = \"3-1\"", "t.toml:1: `cpus`: expected CPUs such as \"0-3,6\", each from 0 to 1023"),
         (
             "trusted = [\"10.1.0.0/8\"]",
             "t.toml:1: `trusted`: the address has bits beyond its prefix; did you mean \"10.0.0.0/8\"?",

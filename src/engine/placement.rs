@@ -26,7 +26,9 @@ impl Placement {
         Self::of(config, &allowed, usable)
     }
 
-    fn of(config: &Config, allowed: &[usize], usable: usize) -> Self {
+    /// The same for a process that may run on the CPUs `allowed`, and keep `usable` of them busy.
+    #[must_use]
+    pub fn of(config: &Config, allowed: &[usize], usable: usize) -> Self {
         let configured = config.cpus.as_ref().map(|cpus| cpus.as_slice());
         let cpus = configured.unwrap_or(allowed);
         let count = match config.shards {
