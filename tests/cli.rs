@@ -166,6 +166,66 @@ fn check_prints_limits_and_print_config_loads_back() {
 }
 
 #[test]
+fn a_cpu_that_is_not_there_is_refused_instead_of_forgotten() {
+    let error = refused(&[&LOOPBACK[..], &["--cpus", "1023"]].concat(), 3);
+    assert!(error.contains("--cpus: no shard can run on CPU 1023"), "{error}");
+    assert!(refused(&["serve", "--cpus", "1024"], 3).contains("each from 0 to 1023"));
+}
+
+/// Whatever this machine is like: the code is one of the table, and the JSON says the same.
+#[test]
+fn doctor_judges_this_machine() {
+    let output = run(&["doctor", "--json"]);
+    let code = output.status.code().expect("not ended by a signal");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!([0, 9].contains(&code), "tests need a machine that the engine runs on: {report:#}");
+    assert_eq!(report["exit_code"], code);
+    let findings = report["findings"].as_array().expect("a list");
+    assert!(findings.len() > 20, "{report:#}");
+    let names = |key| -> Vec<_> { findings.iter().map(|finding| finding[key].as_str().expect("text")).collect() };
+    assert_eq!(code == 9, names("verdict").contains(&"advice"));
+    let ring = findings.iter().find(|finding| finding["subject"] == "io_uring").expect("it is looked at");
+    assert_eq!(ring["verdict"], "fine", "a ring is made for real");
+
+    let text = String::from_utf8(run(&["doctor", "--all"]).stdout).expect("text");
+    for subject in names("subject") {
+        assert!(text.contains(subject), "{subject} in {text}");
+    }
+    assert!(text.lines().all(|line| line.chars().count() <= 160), "{text}");
+}
+
+#[test]
+fn doctor_ends_with_the_code_that_the_engine_would_end_with() {
+    let root = std::env::temp_dir().join(format!("tidegate-{}-doctor", std::process::id()));
+    let set = |path: &str, text: &str| {
+        let path = root.join(path);
+        std::fs::create_dir_all(path.parent().expect("below the root")).expect("writable");
+        std::fs::write(path, text).expect("writable");
+    };
+    let doctor = |more: &[&str]| run(&[&["doctor", "--root", root.to_str().expect("text")], more].concat());
+    set("proc/self/status", "Cpus_allowed_list:\t0-1\n");
+    let verdict = |more: &[&str]| {
+        let output = doctor(more);
+        (output.status.code(), String::from_utf8(output.stdout).expect("text"))
+    };
+    assert_eq!(verdict(&[]).0, Some(0), "{}", verdict(&[]).1);
+    set("proc/sys/net/core/somaxconn", "128\n");
+    assert_eq!(verdict(&[]).0, Some(9));
+    assert!(verdict(&[]).1.contains("sysctl net.core.somaxconn=4096"), "{}", verdict(&[]).1);
+    set("sys/devices/system/cpu/online", "0-1\n");
+    assert_eq!(verdict(&["--cpus", "7"]).0, Some(3));
+    set("proc/sys/kernel/io_uring_disabled", "2\n");
+    assert_eq!(verdict(&[]).0, Some(8));
+    assert!(verdict(&[]).1.contains("the engine does not run here (exit code 8)"), "{}", verdict(&[]).1);
+    std::fs::remove_dir_all(&root).expect("it was made above");
+    // Nothing to look at is no clean bill of health.
+    let nothing = refused(&["doctor", "--root", "/nonexistent"], 7);
+    assert!(nothing.contains("/nonexistent/proc/self/status"), "{nothing}");
+    assert!(refused(&["doctor", "--shards", "none"], 3).contains("--shards"));
+    assert_eq!(run(&["doctor", "--all", "--json"]).status.code(), Some(2));
+}
+
+#[test]
 fn nobody_reading_the_output_is_no_failure() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);

@@ -91,10 +91,14 @@ fn name_of(line: &str) -> &str {
 #[test]
 fn links_between_documents_lead_somewhere() {
     let mut documents: Vec<PathBuf> = vec!["README.md".into(), "CHANGELOG.md".into()];
-    for folder in ["docs", "docs/decisions"] {
+    for folder in ["docs", "docs/decisions", "tuning"] {
         let entries = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).expect("it is there");
         let names = entries.map(|entry| entry.expect("it can be listed").file_name());
-        documents.extend(names.map(|name| Path::new(folder).join(name)).filter(|path| path.extension().is_some()));
+        documents.extend(
+            names
+                .map(|name| Path::new(folder).join(name))
+                .filter(|path| path.extension().is_some_and(|end| end == "md")),
+        );
     }
     let mut count = 0;
     for path in documents {

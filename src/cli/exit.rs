@@ -29,6 +29,8 @@ pub enum Exit {
     BadInput = 7,
     /// The kernel lacks io_uring, or does not let us use it.
     NoIoUring = 8,
+    /// `doctor` advises something for this host; the engine runs all the same.
+    Advised = 9,
     /// A broken invariant: an error in Tidegate.
     Broken = 70,
     /// Interrupted a second time.
@@ -37,7 +39,7 @@ pub enum Exit {
 
 impl Exit {
     /// All of them, ascending.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Success,
         Self::Failure,
         Self::Usage,
@@ -47,6 +49,7 @@ impl Exit {
         Self::Refused,
         Self::BadInput,
         Self::NoIoUring,
+        Self::Advised,
         Self::Broken,
         Self::Interrupted,
     ];
@@ -70,6 +73,7 @@ impl Exit {
             Self::Refused => "the server refused",
             Self::BadInput => "the input is not what it should be",
             Self::NoIoUring => "the kernel lacks io_uring, or does not let us use it",
+            Self::Advised => "`doctor` advises something for this host",
             Self::Broken => "an error in Tidegate itself: please report it",
             Self::Interrupted => "interrupted a second time, without an orderly shutdown",
         }

@@ -4,6 +4,7 @@
 
 pub mod bench;
 pub mod demo;
+pub mod doctor;
 pub mod echo;
 pub mod exit;
 pub mod failure;
@@ -46,6 +47,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Echoes text and binary messages, for conformance tests.
     Echo(echo::EchoArgs),
+    /// Looks at this host as the engine would find it, and says what to change.
+    Doctor(doctor::DoctorArgs),
     /// Measures the engine: throughput, latency, age of information, memory.
     Bench(bench::BenchArgs),
 }
@@ -61,7 +64,7 @@ pub fn run() -> ExitCode {
         Err(CliError::new(Exit::Broken, "an error in Tidegate itself, described above: please report it"))
     });
     match result {
-        Ok(()) => Exit::Success.into(),
+        Ok(exit) => exit.into(),
         Err(error) => {
             if let Some(sentence) = error.sentence() {
                 // If nobody can read it, the exit code has to do.
@@ -72,20 +75,22 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn execute(command: Command) -> Result<(), CliError> {
+fn execute(command: Command) -> Result<Exit, CliError> {
     logging::start()?;
     match command {
-        Command::Demo(args) => demo::run(&args),
-        Command::Serve(args) => serve::run(&args),
-        Command::Sub(args) => Ok(block_on(sub::run(args, &mut io::stdout()))?),
+        Command::Doctor(args) => return doctor::run(&args),
+        Command::Demo(args) => demo::run(&args)?,
+        Command::Serve(args) => serve::run(&args)?,
+        Command::Sub(args) => block_on(sub::run(args, &mut io::stdout()))?,
         Command::Pub(args) => {
             let input = tokio::io::BufReader::new(tokio::io::stdin());
-            Ok(block_on(publish::run(args, input, &mut io::stdout()))?)
+            block_on(publish::run(args, input, &mut io::stdout()))?;
         }
-        Command::Replay(args) => Ok(block_on(replay::run(args, &mut io::stderr()))?),
-        Command::Echo(args) => echo::run(&args),
-        Command::Bench(args) => bench::run(&args),
+        Command::Replay(args) => block_on(replay::run(args, &mut io::stderr()))?,
+        Command::Echo(args) => echo::run(&args)?,
+        Command::Bench(args) => bench::run(&args)?,
     }
+    Ok(Exit::Success)
 }
 
 /// Runs a command that talks to a server, on this thread.
