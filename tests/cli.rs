@@ -225,6 +225,47 @@ fn doctor_ends_with_the_code_that_the_engine_would_end_with() {
     assert_eq!(run(&["doctor", "--all", "--json"]).status.code(), Some(2));
 }
 
+/// Also where no server is there to refuse it.
+#[test]
+fn a_wrong_topic_is_told_before_a_server_is_looked_for() {
+    let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let url = format!("ws://{closed}");
+    for (arguments, what) in [
+        (["sub", "a//b"], "\"a//b\" is not a valid topic or pattern: no segment is empty"),
+        (["sub", "**/a"], "** stands only at the end"),
+        (["pub", "a/*"], "\"a/*\" is not a valid topic"),
+    ] {
+        let error = refused(
+            &[&arguments[..], &["--url", &url], if arguments[0] == "pub" { &["k=v"] } else { &[] }].concat(),
+            2,
+        );
+        assert!(error.contains(what), "{error}");
+    }
+    assert!(refused(&["sub", "a/*", "--url", &url], 5).contains("start one with `tidegate serve`"));
+}
+
+#[test]
+fn a_subscriber_outlives_its_server_and_ends_when_it_is_told() {
+    let mut server = Server::start(&LOOPBACK);
+    let url = format!("ws://{}", server.address);
+    assert_eq!(run(&["pub", "a/b", "key=value", "--url", &url]).status.code(), Some(0));
+    let mut subscriber = tidegate()
+        .args(["sub", "a/*", "--url", &url])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let mut out = BufReader::new(subscriber.stdout.take().expect("piped")).lines();
+    let mut log = BufReader::new(subscriber.stderr.take().expect("piped")).lines().map(|line| line.expect("text"));
+    assert!(out.any(|line| line.expect("text").ends_with("key = value")), "it prints what is there");
+    server.child.kill().expect("it runs");
+    server.child.wait().expect("it is our child");
+    assert!(log.any(|line| line.contains("connecting again")), "it says what it does");
+    let status = Command::new("sh").args(["-c", &format!("kill -INT {}", subscriber.id())]).status();
+    assert!(status.expect("there is a shell").success());
+    assert_eq!(subscriber.wait().expect("it is our child").code(), Some(0));
+}
+
 #[test]
 fn nobody_reading_the_output_is_no_failure() {
     let (reader, writer) = std::io::pipe().expect("a pipe");

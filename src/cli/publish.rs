@@ -8,6 +8,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _};
 
 use super::failure::{Failure, FailureKind};
 use super::text::shown;
+use crate::client::names::check_name;
 use crate::client::{Acknowledgement, Client, ClientError, Options, Priority, Published, Record};
 
 /// Longest line of input: a value of 16 KiB whose every byte is escaped, and room around it.
@@ -93,6 +94,8 @@ pub async fn run(
     } else {
         records_of(&args)?
     };
+    // Before a server is looked for: what is wrong here is wrong everywhere.
+    check_name(&args.topic)?;
     let client = Client::connect(Options {
         token: args.token.clone(),
         agent: concat!("tidegate-pub/", env!("CARGO_PKG_VERSION")).into(),

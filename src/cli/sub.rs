@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::failure::Failure;
 use super::publish::PriorityArg;
 use super::text::{put, shown};
+use crate::client::names::check_pattern;
 use crate::client::{Client, Options, PatchUpdate, SubscribeOptions, Subscription, TopicState, Update};
 
 /// Print what happens in topics, until Ctrl-C.
@@ -69,6 +70,8 @@ pub struct SubArgs {
 ///
 /// What the client says, or that `out` cannot be written. A closed pipe is a normal end.
 pub async fn run(args: SubArgs, out: &mut (impl Write + Send)) -> Result<(), Failure> {
+    // Before a server is looked for: what is wrong here is wrong everywhere.
+    check_pattern(&args.pattern)?;
     let client = Client::connect(Options {
         token: args.token.clone(),
         credit_bytes: args.credit,

@@ -41,7 +41,7 @@
 mod backoff;
 mod driver;
 mod error;
-mod names;
+pub(crate) mod names;
 mod publish;
 pub mod raw;
 mod session;
