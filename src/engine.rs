@@ -58,7 +58,7 @@ pub enum StartError {
     },
     /// A shard cannot be pinned to its CPU.
     #[error(
-        "no shard can run on CPU {cpu}: it is offline, not there, or outside the cpuset of this process (`lscpu --extended` lists CPUs)"
+        "no shard can run on CPU {cpu}: it is offline, not there or outside the cpuset (`lscpu --extended` lists CPUs), or a seccomp filter refuses pinning"
     )]
     Cpu {
         /// Which.
@@ -339,6 +339,8 @@ fn start_shards(
         admission: Arc::new(Admission::new(count)),
     };
     let ring = ring_config(config);
+    // What nobody asked for may be refused.
+    let is_placed_by_hand = config.cpus.is_some();
     let mut begun = Vec::new();
     for (mesh, listener) in mesh::connect(count, MeshLimits::for_shards(count)).into_iter().zip(listeners) {
         let (shard, settings, idle) = (mesh.shard(), settings.clone(), config.idle);
@@ -350,8 +352,11 @@ fn start_shards(
             .name(format!("tidegate-shard-{}", shard.0))
             .spawn(move || {
                 if let Some(core) = core.filter(|&core| !core_affinity::set_for_current(core)) {
-                    let _ = started.send(Err(StartError::Cpu { cpu: core.id }));
-                    return Held::default();
+                    if is_placed_by_hand {
+                        let _ = started.send(Err(StartError::Cpu { cpu: core.id }));
+                        return Held::default();
+                    }
+                    tracing::warn!(shard = shard.0, cpu = core.id, "pinning is refused: the shard runs on any CPU");
                 }
                 // The ring belongs to the thread that makes it.
                 let mut ring = match Ring::new(ring, listener) {
