@@ -89,6 +89,17 @@ fn many_publishers_and_one_subscriber_that_verifies() {
 }
 
 #[test]
+fn every_patch_crosses_between_shards() {
+    let shape = ["mesh", "--shards", "2", "--subscribers", "6", "--rate", "100"];
+    let result = bench(&[&shape[..], &["--seconds", "0.5", "--warm-up", "0.1"]].concat());
+    let home = number(&result["home"]) as usize;
+    let by_shard: Vec<_> = result["subscribers_by_shard"].as_array().expect("shards").iter().map(number).collect();
+    assert_eq!((by_shard[home], by_shard[1 - home]), (0, 6));
+    assert!(number(&result["forwarded_patches"]) > 0 && number(&result["transfers"]) > 0);
+    assert_eq!(number(&result["ledger"]["subscribers"]), 6);
+}
+
+#[test]
 fn everyone_is_current_after_a_storm() {
     let shape = ["storm", "--clients", "60", "--established", "5", "--rate", "200", "--away", "1.5"];
     let result = bench(&shape);

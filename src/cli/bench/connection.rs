@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use mio::net::TcpStream;
 use socket2::SockRef;
 
-use super::dialect::{Arrival, Dialect, Duty, Observations, Outgoing, Position, Role, Seen};
+use super::dialect::{Arrival, Dialect, Duty, Observations, Outgoing, Position, Role, Seen, Tidegate};
 use super::socket::{self, write_out};
 
 /// Bytes read at a time where the rest of a message may be left unread: enough for the head of a patch and its first stamp, and
@@ -88,6 +88,14 @@ impl Connection {
         self.dialect.position()
     }
 
+    /// Becomes a subscriber, if it only greeted so far.
+    pub(super) fn subscribe(&mut self, dialect: Tidegate, role: &Role<'_>) {
+        dialect.subscribe(&mut self.out);
+        self.dialect = Box::new(dialect);
+        (self.seen.is_verifying, self.read_size) = reading(role);
+        self.seen.is_ready = false;
+    }
+
     /// Something waits to be written.
     pub(super) fn has_to_write(&self) -> bool {
         !self.out.is_empty()
@@ -107,12 +115,7 @@ impl Connection {
 
     /// Says nothing, and waits for what comes.
     pub(super) fn silent(stream: TcpStream, dialect: Box<dyn Dialect>, role: &Role<'_>) -> Self {
-        let (is_verifying, read_size) = match role.duty {
-            Duty::Subscribe { is_verifying, wants_newest, .. } => {
-                (is_verifying, if is_verifying || wants_newest { usize::MAX } else { HEAD_BYTES })
-            }
-            Duty::Publish => (false, usize::MAX),
-        };
+        let (is_verifying, read_size) = reading(role);
         Self {
             stream,
             dialect,
@@ -206,6 +209,15 @@ impl Connection {
     /// Writes what waits.
     pub(super) fn flush(&mut self) -> Result<(), String> {
         write_out(&mut self.stream, &mut self.out).map_err(|error| broke(&error))
+    }
+}
+
+/// Whether every record is compared, and how much is read at a time.
+fn reading(role: &Role<'_>) -> (bool, usize) {
+    match role.duty {
+        Duty::Subscribe { is_verifying: false, wants_newest: false, .. } => (false, HEAD_BYTES),
+        Duty::Subscribe { is_verifying, .. } => (is_verifying, usize::MAX),
+        Duty::Publish => (false, usize::MAX),
     }
 }
 

@@ -1,7 +1,10 @@
 //! The load generator: one thread that publishes, reads everything, and looks at how old what everyone holds is.
 
+mod guests;
+mod returning;
+
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -34,8 +37,6 @@ const READS_BETWEEN_PUBLISHES: usize = 16;
 const TICK: Duration = Duration::from_millis(10);
 /// The last wait before something is due is spent looking: `epoll_wait` counts in milliseconds.
 const SPIN: Duration = Duration::from_millis(1);
-/// So many clients connect again before the others are looked after.
-const RETURNING_AT_ONCE: usize = 16;
 /// After so long without anything a peer is taken to have sent what it will.
 const SILENCE: Duration = Duration::from_secs(2);
 /// How long setting up and draining may take.
@@ -89,7 +90,7 @@ impl Load {
     /// Connects everyone; returns when each subscriber has been sent its first patch.
     pub(super) fn connect(server: &Server, options: &CommonArgs, shape: &Shape) -> Result<Self, CliError> {
         let values = if shape.publishers > 1 { Values::ByOrigin } else { Values::Numbered };
-        let topic = format!("bench/{}-{}", std::process::id(), unix_ms());
+        let topic = format!("bench/{}-{}", std::process::id(), unix_ns());
         let mut load = Self::with_publishers(server, options, shape, topic, values)?;
         if load.peer.is_none() {
             // The topic comes into being, so that everyone's first patch can come.
@@ -236,7 +237,7 @@ impl Load {
         Ok(())
     }
 
-    fn await_first_patches(&mut self) -> Result<(), CliError> {
+    pub(super) fn await_first_patches(&mut self) -> Result<(), CliError> {
         self.run_until("the answers to subscribers", |load| load.subscribers.iter().all(|one| one.seen.is_ready))
     }
 
@@ -305,6 +306,9 @@ impl Load {
                 publisher.pump(&mut self.scratch, &mut self.observations).map_err(failed)?;
                 self.publish_due(drive, start, sent)?;
             } else if at % READS_BETWEEN_PUBLISHES == 0 {
+                if let [publisher] = &mut self.publishers[..] {
+                    publisher.pump(&mut self.scratch, &mut self.observations).map_err(failed)?;
+                }
                 self.publish_due(drive, start, sent)?;
             }
             if let Some(subscriber) = self.subscribers.get_mut(event.token().0) {
@@ -462,42 +466,6 @@ impl Load {
         self.subscribers[among].iter().filter(|one| one.seen.cursor >= head).count()
     }
 
-    /// Breaks the connections of some subscribers, which stop where they are.
-    pub(super) fn drop_connections(&mut self, which: Range<usize>) {
-        for subscriber in &mut self.subscribers[which] {
-            // A socket that is not polled cannot say that it ended, and one that ended already is as gone as is wanted.
-            let _ = self.poll.registry().deregister(&mut subscriber.stream);
-            let _ = subscriber.stream.shutdown(Shutdown::Both);
-        }
-    }
-
-    /// Has them connect again, as fast as it goes beside everything else, each from where it was.
-    pub(super) fn come_back(&mut self, which: Range<usize>) {
-        self.returning = which;
-    }
-
-    /// Everyone who was to connect again has begun to.
-    pub(super) fn is_back(&self) -> bool {
-        self.returning.is_empty()
-    }
-
-    fn begin_to_return(&mut self) -> Result<(), CliError> {
-        let end = self.returning.end.min(self.returning.start + RETURNING_AT_ONCE);
-        for at in std::mem::replace(&mut self.returning.start, end)..end {
-            let duty = Duty::Subscribe { is_verifying: false, wants_newest: self.samples_ages, credit: self.credit };
-            let resume = self.subscribers[at].position();
-            let role = Role { topic: &self.topic, duty, values: self.values, resume };
-            let dialect = dialect::of(self.peer, &role);
-            let (address, congestion) = &self.target;
-            let mut fresh = Connection::begin(*address, congestion.as_deref(), dialect, &role).map_err(failed)?;
-            let interests = Interest::READABLE | Interest::WRITABLE;
-            self.poll.registry().register(&mut fresh.stream, Token(at), interests).map_err(failed)?;
-            fresh.inherit(&mut self.subscribers[at]);
-            self.subscribers[at] = fresh;
-        }
-        Ok(())
-    }
-
     /// Publishes acknowledged.
     pub(super) fn acknowledged(&self) -> u64 {
         self.publishers.iter().map(|one| one.connection.seen.acknowledged).sum()
@@ -528,6 +496,7 @@ fn open(
     Connection::open(server.address, options.congestion(), dialect, role, observations).map_err(failed)
 }
 
-fn unix_ms() -> u128 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis()
+/// No two runs of one process have the same.
+fn unix_ns() -> u128 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos()
 }

@@ -17,6 +17,7 @@ mod idle;
 mod ingest;
 mod ledger;
 mod load;
+mod mesh;
 mod options;
 mod payload;
 mod process;
@@ -46,6 +47,8 @@ enum Scenario {
     Fanout(fanout::FanoutArgs),
     /// Some subscribers read slowly: how old is the newest record that each of them holds?
     Slow(slow::SlowArgs),
+    /// A publisher on one shard, subscribers on others: what it costs that patches cross between shards.
+    Mesh(mesh::MeshArgs),
     /// Many publishers, one subscriber: records per second and per CPU second.
     Ingest(ingest::IngestArgs),
     /// Subscribed connections on which nothing happens: memory for each.
@@ -67,6 +70,7 @@ pub fn run(args: &BenchArgs) -> Result<(), CliError> {
     match &args.scenario {
         Scenario::Fanout(args) => fanout::run(args),
         Scenario::Slow(args) => slow::run(args),
+        Scenario::Mesh(args) => mesh::run(args),
         Scenario::Ingest(args) => ingest::run(args),
         Scenario::Idle(args) => idle::run(args),
         Scenario::Storm(args) => storm::run(args),

@@ -31,6 +31,17 @@ pub(super) struct Server {
 impl Server {
     /// Starts one, or finds the one at `--url`.
     pub(super) fn start(options: &CommonArgs, cpus: Cpus) -> Result<Self, CliError> {
+        let list = cpus.server.map(|cpu| cpu.to_string());
+        Self::start_with(options, cpus, 1, list.as_deref())
+    }
+
+    /// ... with so many shards, on these CPUs.
+    pub(super) fn start_with(
+        options: &CommonArgs,
+        cpus: Cpus,
+        shards: u32,
+        list: Option<&str>,
+    ) -> Result<Self, CliError> {
         if let Some(address) = options.address()? {
             return Ok(Self { child: None, pid: options.pid, address, admin: options.admin, cpus });
         }
@@ -38,9 +49,17 @@ impl Server {
         let admin = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).map_err(failed)?;
         let program = std::env::current_exe().map_err(failed)?;
         let mut command = Command::new(program);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--shards", "1", "--admin", &admin.to_string()]);
-        if let Some(cpu) = cpus.server {
-            command.args(["--cpus", &cpu.to_string()]);
+        command.args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--shards",
+            &shards.to_string(),
+            "--admin",
+            &admin.to_string(),
+        ]);
+        if let Some(list) = list {
+            command.args(["--cpus", list]);
         }
         if let Some(congestion) = options.congestion() {
             command.env("TIDEGATE_CONGESTION", congestion);
@@ -139,6 +158,11 @@ impl Metrics {
             is_ours.then(|| value.parse::<f64>().ok())?
         });
         series.sum()
+    }
+
+    /// The values of a metric, by shard.
+    pub(super) fn by_shard(&self, name: &str, shards: u32) -> Vec<u64> {
+        (0..shards).map(|shard| self.sum(name, &format!("shard=\"{shard}\"")) as u64).collect()
     }
 
     /// Records that had this outcome.

@@ -55,6 +55,13 @@ impl Tidegate {
         self.held.last_mut().expect("it was just put there")
     }
 
+    /// Appends the Subscribe.
+    pub(in crate::cli::bench) fn subscribe(&self, out: &mut Vec<u8>) {
+        let resume = self.resume.map(|Position { epoch, offset }| wire::Position { epoch, offset });
+        let subscribe = wire::Subscribe { topic: self.topic.clone(), resume, ..Default::default() };
+        put_message(out, 2, client_frame::Body::Subscribe(subscribe));
+    }
+
     /// The window that the client confirms, if it does so.
     fn credit(&self) -> Option<u64> {
         match self.duty {
@@ -200,9 +207,7 @@ impl Dialect for Tidegate {
         let hello = wire::Hello { agent: "tidegate bench".into(), credit_bytes, ..Default::default() };
         put_message(out, 1, client_frame::Body::Hello(hello));
         if self.duty != Duty::Publish {
-            let resume = self.resume.map(|Position { epoch, offset }| wire::Position { epoch, offset });
-            let subscribe = wire::Subscribe { topic: self.topic.clone(), resume, ..Default::default() };
-            put_message(out, 2, client_frame::Body::Subscribe(subscribe));
+            self.subscribe(out);
         }
     }
 
