@@ -160,7 +160,7 @@ fn behind_a_slow_link_the_state_stays_fresh_and_others_do_not_notice() {
     let published = ROUNDS * KEYS;
     let late = slow.records - before_the_end;
     println!("of {published}: slow {} and {late} late, fast {}", before_the_end, fast.records);
-    assert!(late < published / 8, "{late} records came after the end: they waited somewhere");
+    assert!(late < published / 16, "{late} records came after the end: they waited somewhere");
     assert!(slow.records < published / 2 && slow.conflated > 0, "{} records fit through the link", slow.records);
     assert!(fast.records > published / 2 && fast.records > 2 * slow.records, "the fast one had {}", fast.records);
     assert_eq!((slow.lost, fast.lost), (0, 0));
