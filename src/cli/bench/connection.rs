@@ -92,7 +92,7 @@ impl Connection {
     pub(super) fn subscribe(&mut self, dialect: Tidegate, role: &Role<'_>) {
         dialect.subscribe(&mut self.out);
         self.dialect = Box::new(dialect);
-        (self.seen.is_verifying, self.read_size) = reading(role);
+        (self.seen.is_verifying, self.read_size) = reading(self.dialect.as_ref(), role);
         self.seen.is_ready = false;
     }
 
@@ -115,7 +115,7 @@ impl Connection {
 
     /// Says nothing, and waits for what comes.
     pub(super) fn silent(stream: TcpStream, dialect: Box<dyn Dialect>, role: &Role<'_>) -> Self {
-        let (is_verifying, read_size) = reading(role);
+        let (is_verifying, read_size) = reading(dialect.as_ref(), role);
         Self {
             stream,
             dialect,
@@ -213,9 +213,11 @@ impl Connection {
 }
 
 /// Whether every record is compared, and how much is read at a time.
-fn reading(role: &Role<'_>) -> (bool, usize) {
+fn reading(dialect: &dyn Dialect, role: &Role<'_>) -> (bool, usize) {
     match role.duty {
-        Duty::Subscribe { is_verifying: false, wants_newest: false, .. } => (false, HEAD_BYTES),
+        Duty::Subscribe { is_verifying: false, wants_newest: false, .. } if dialect.may_leave_unread() => {
+            (false, HEAD_BYTES)
+        }
         Duty::Subscribe { is_verifying, .. } => (is_verifying, usize::MAX),
         Duty::Publish => (false, usize::MAX),
     }

@@ -42,6 +42,9 @@ pub(super) struct FanoutArgs {
     /// State: so many keys take turns.
     #[arg(long, value_name = "KEYS")]
     keyed: Option<u64>,
+    /// Leave out the bare send loop that a delivery at --rate is compared with.
+    #[arg(long, requires = "rate")]
+    no_bare: bool,
     /// Seconds that are measured.
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
@@ -108,7 +111,8 @@ fn once(args: &FanoutArgs, cpus: Cpus) -> Result<FanoutResult, CliError> {
 
     load.run_for(Duration::from_secs_f64(args.warm_up), drive)?;
     let mut bare = None;
-    if let Some(rate) = args.rate {
+    let compared = args.rate.filter(|_| !args.no_bare);
+    if let Some(rate) = compared {
         bare = Some(measure_bare(args, &server, &load, rate)?);
         // The connections were idle meanwhile: they are as warm again before the measurement.
         load.run_for(Duration::from_secs_f64(args.warm_up.min(1.0)), drive)?;
@@ -119,7 +123,7 @@ fn once(args: &FanoutArgs, cpus: Cpus) -> Result<FanoutResult, CliError> {
     load.observations.is_measuring = false;
     let (elapsed, cpu, after) = (start.elapsed().as_secs_f64(), server.cpu_time()? - cpu, load.totals());
     let later = server.metrics()?;
-    if let (Some(first), Some(rate)) = (bare.take(), args.rate) {
+    if let (Some(first), Some(rate)) = (bare.take(), compared) {
         // Before and after, so that what else the machine does weighs on both.
         bare = Some(first.and(&measure_bare(args, &server, &load, rate)?));
     }

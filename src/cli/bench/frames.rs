@@ -1,5 +1,7 @@
 //! WebSocket frames (RFC 6455 section 5.2): those of a server, whole, and those of a client, masked.
 
+/// FIN and the opcode of a text message.
+pub(super) const FIN_TEXT: u8 = 0x81;
 /// FIN and the opcode of a binary message.
 pub(super) const FIN_BINARY: u8 = 0x82;
 pub(super) const FIN_CLOSE: u8 = 0x88;

@@ -12,7 +12,14 @@
 
 mod arrival;
 mod broadcast;
+mod mqtt;
+mod nats;
+mod nchan;
+#[cfg(test)]
+mod peer_tests;
 mod skim;
+mod socketio;
+mod stream;
 mod tidegate;
 mod verifier;
 
@@ -23,6 +30,11 @@ use clap::ValueEnum;
 pub(super) use arrival::{Arrival, Observations, Seen};
 pub(super) use broadcast::Broadcast;
 pub(super) use tidegate::{Tidegate, put_message};
+
+use mqtt::Mqtt;
+use nats::Nats;
+use nchan::Nchan;
+use socketio::SocketIo;
 
 use super::frames::{self, FIN_CLOSE, FIN_PING, FIN_PONG, put_frame};
 
@@ -44,6 +56,12 @@ pub(super) trait Dialect {
     /// # Errors
     /// What is wrong with it; the run ends with this sentence.
     fn take(&mut self, bytes: &[u8], arrival: &mut Arrival<'_>) -> Result<Taken, String>;
+
+    /// Whether it may leave parts of messages unread ([`Taken::discard`]) when nobody wants to know what is in them. If it never
+    /// does, as much as there is is read at a time.
+    fn may_leave_unread(&self) -> bool {
+        false
+    }
 
     /// Appends what is to be said by the clock, every ten milliseconds.
     fn tick(&mut self, _out: &mut Vec<u8>) {}
@@ -121,6 +139,14 @@ pub(super) enum Peer {
     /// A WebSocket server that sends every binary message which comes in on /publish to everyone on /subscribe, and
     /// answers each with a message of its own.
     Broadcast,
+    /// NATS, by its WebSocket listener.
+    Nats,
+    /// Nchan, by WebSocket and HTTP.
+    Nchan,
+    /// An MQTT 3.1.1 broker, by WebSocket.
+    Mqtt,
+    /// socket.io 4, by WebSocket alone.
+    SocketIo,
 }
 
 impl Peer {
@@ -128,6 +154,10 @@ impl Peer {
     pub(super) fn dialect(self, role: &Role<'_>) -> Box<dyn Dialect> {
         match self {
             Self::Broadcast => Box::new(Broadcast::new(role)),
+            Self::Nats => Box::new(Nats::new(role)),
+            Self::Nchan => Box::new(Nchan::new(role)),
+            Self::Mqtt => Box::new(Mqtt::new(role)),
+            Self::SocketIo => Box::new(SocketIo::new(role)),
         }
     }
 }
