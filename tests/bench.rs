@@ -150,6 +150,7 @@ fn a_run_that_the_server_did_not_bound_does_not_count() {
     // One publish at a time: each side waits for the other.
     let busy = result["server_busy_percent"].as_f64().expect("a share");
     assert_eq!(result["counts"].as_bool(), Some(busy >= 95.0));
+    assert!(result["generator_busy_percent"].as_f64() > Some(0.0));
 }
 
 /// A server whose admin port says something else than it did.

@@ -7,9 +7,11 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::bare::{self, BareResult};
+use super::failed;
 use super::ledger::Balance;
 use super::load::Load;
 use super::options::{CommonArgs, Cpus, pin};
+use super::process::{self, CpuTime};
 use super::report::Spread;
 use super::runs::{Outcome, repeat};
 use super::server::Server;
@@ -80,6 +82,8 @@ struct FanoutResult {
     ratio_to_bare: Option<f64>,
     /// The share of the time in which it had work.
     server_busy_percent: f64,
+    /// The share of the time in which the load generator had work.
+    generator_busy_percent: f64,
     /// At saturation: whether the server was the bottleneck, so that the figures are its own.
     counts: Option<bool>,
     /// The share of the time in which it had a CPU: less, where other processes took it.
@@ -117,11 +121,13 @@ fn once(args: &FanoutArgs, cpus: Cpus) -> Result<FanoutResult, CliError> {
         // The connections were idle meanwhile: they are as warm again before the measurement.
         load.run_for(Duration::from_secs_f64(args.warm_up.min(1.0)), drive)?;
     }
-    let (totals, metrics, cpu, start) = (load.totals(), server.metrics()?, server.cpu_time()?, Instant::now());
+    let (totals, metrics) = (load.totals(), server.metrics()?);
+    let (cpu, own_cpu, start) = (server.cpu_time()?, own_cpu_time()?, Instant::now());
     load.observations.is_measuring = true;
     load.run_for(Duration::from_secs_f64(args.seconds), drive)?;
     load.observations.is_measuring = false;
-    let (elapsed, cpu, after) = (start.elapsed().as_secs_f64(), server.cpu_time()? - cpu, load.totals());
+    let (elapsed, cpu, own_cpu) = (start.elapsed().as_secs_f64(), server.cpu_time()? - cpu, own_cpu_time()? - own_cpu);
+    let after = load.totals();
     let later = server.metrics()?;
     if let (Some(first), Some(rate)) = (bare.take(), compared) {
         // Before and after, so that what else the machine does weighs on both.
@@ -154,6 +160,7 @@ fn once(args: &FanoutArgs, cpus: Cpus) -> Result<FanoutResult, CliError> {
         bare_ns_per_send: bare.as_ref().map(BareResult::ns_per_send),
         ratio_to_bare: bare.as_ref().map(|bare| cpu_ns_per_delivery / bare.ns_per_send()),
         server_busy_percent: cpu.busy_percent(elapsed),
+        generator_busy_percent: own_cpu.busy_percent(elapsed),
         counts: outstanding.filter(|_| server.pid().is_some()).map(|_| cpu.busy_percent(elapsed) >= SATURATED_PERCENT),
         server_cpu_percent: cpu.used_ns as f64 / elapsed / 1e7,
         server_rss_mb: server.memory()?.rss as f64 / 1e6,
@@ -168,6 +175,10 @@ fn once(args: &FanoutArgs, cpus: Cpus) -> Result<FanoutResult, CliError> {
     drop(load);
     server.end()?;
     Ok(result)
+}
+
+fn own_cpu_time() -> Result<CpuTime, CliError> {
+    process::cpu_time(std::process::id()).map_err(failed)
 }
 
 /// Half of the bare loop's share: it runs before and after.
@@ -231,8 +242,13 @@ impl fmt::Display for FanoutResult {
             self.enters_per_turn
         )?;
         if let Some(counts) = self.counts {
-            let verdict = if counts { "counts" } else { "does not count: generator-bound" };
-            writeln!(out, "  saturation server busy {:.0} %: {verdict}", self.server_busy_percent)?;
+            let verdict = match counts {
+                true => "counts",
+                false if self.generator_busy_percent >= SATURATED_PERCENT => "does not count: generator-bound",
+                false => "does not count: neither was busy all the time",
+            };
+            let (server, generator) = (self.server_busy_percent, self.generator_busy_percent);
+            writeln!(out, "  saturation server busy {server:.0} %, generator {generator:.0} %: {verdict}")?;
         }
         if let (Some(bare), Some(ratio)) = (self.bare_ns_per_send, self.ratio_to_bare) {
             writeln!(out, "  bare send  {:.2} us CPU per send: a delivery costs {ratio:.3} times that", bare / 1e3)?;
