@@ -90,13 +90,14 @@ impl Core {
         let now = self.now;
         let connection = self.at(index);
         let (socket, is_known_elsewhere) = (connection.socket, connection.has_sequences_elsewhere);
+        let since = connection.session_since;
         if let Some(session) = connection.session.take()
             && self.sessions.get(&session) == Some(&socket)
         {
             self.sessions.remove(&session);
-            self.sequences.session_ended(session.0, now);
+            self.sequences.session_ended(session.0, since, now);
             if is_known_elsewhere {
-                self.tell_others(|| ShardMessage::SessionEnded { session, at: now });
+                self.tell_others(|| ShardMessage::SessionEnded { session, since, at: now });
             }
         }
     }

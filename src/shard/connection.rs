@@ -35,6 +35,8 @@ pub(super) struct Connection {
     pub(super) heartbeat: Heartbeat,
     pub(super) rate: Rate,
     pub(super) session: Option<SessionId>,
+    /// When its Hello claimed the session: of several holders, one after the other, this tells which one.
+    pub(super) session_since: Moment,
     pub(super) peer: IpAddr,
     pub(super) subscriptions: Vec<Option<Subscription>>,
     pub(super) subscribers: Vec<Subscriber>,
@@ -97,6 +99,7 @@ impl Connection {
             heartbeat: Heartbeat::new(Moment::NEVER, std::time::Duration::ZERO),
             rate: Rate::default(),
             session: None,
+            session_since: Moment::default(),
             peer,
             subscriptions: Vec::new(),
             subscribers: Vec::new(),

@@ -109,27 +109,28 @@ impl Core {
         let Some(session) = asked else {
             return self.welcome(index, request, hello.credit_bytes, None, Knowledge::Nothing);
         };
-        let knowledge = self.let_go(session, self.now);
-        let operation = Operation::Hello { request, credit_bytes: hello.credit_bytes, session, knowledge };
+        let at = self.now;
+        let knowledge = self.let_go(session, at);
+        let operation = Operation::Hello { request, credit_bytes: hello.credit_bytes, session, at, knowledge };
         if let Some(operation) = self.ask_everyone(index, session, operation) {
             self.perform(index, operation);
         }
     }
 
-    /// Begins a session: the one that was asked for if all its sequences are known, else another.
+    /// Begins a session: the one that was asked for, and when, if all its sequences are known, else another.
     pub(super) fn welcome(
         &mut self,
         index: u32,
         request: u64,
         credit_bytes: u64,
-        asked: Option<SessionId>,
+        asked: Option<(SessionId, Moment)>,
         knowledge: Knowledge,
     ) {
         let known = asked.filter(|_| knowledge == Knowledge::Complete);
-        if let Some(asked) = asked.filter(|_| known.is_none()) {
-            self.abandon_session(asked);
+        if let Some((asked, at)) = asked.filter(|_| known.is_none()) {
+            self.abandon_session(asked, at);
         }
-        let session = known.unwrap_or_else(|| SessionId(self.random.random()));
+        let (session, since) = known.unwrap_or_else(|| (SessionId(self.random.random()), self.now));
         let (now, limits) = (self.now, &self.settings.limits);
         let welcome = wire::Welcome {
             session: session.0.to_vec().into(),
@@ -140,7 +141,7 @@ impl Core {
         };
         let connection = self.at(index);
         let socket = connection.socket;
-        connection.session = Some(session);
+        (connection.session, connection.session_since) = (Some(session), since);
         connection.has_sequences_elsewhere = known.is_some();
         connection.deadline = Moment::NEVER;
         if credit_bytes > 0 {

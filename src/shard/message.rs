@@ -106,7 +106,9 @@ pub enum ShardMessage {
     SessionEnded {
         /// The session.
         session: SessionId,
-        /// Since when.
+        /// When that connection had claimed it.
+        since: Moment,
+        /// When it went.
         at: Moment,
     },
     /// To the least loaded shard: a connection that was just accepted.
@@ -128,6 +130,8 @@ pub enum Origin {
         request: u64,
         /// Its session.
         session: SessionId,
+        /// When it claimed that.
+        since: Moment,
         /// 0: none.
         sequence: u64,
     },
@@ -181,6 +185,8 @@ pub(super) enum Operation {
         request: u64,
         credit_bytes: u64,
         session: SessionId,
+        /// When it was shown.
+        at: Moment,
         knowledge: Knowledge,
     },
     /// A Hello whose session another connection showed meanwhile.

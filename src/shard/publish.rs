@@ -60,8 +60,8 @@ impl Core {
         let records = self.parse_records(&topic, publish.records, publish.replace);
         let connection = self.at(index).socket;
         let session = self.at(index).session.expect("a publisher said Hello");
-        let (shard, sequence) = (self.shard, publish.sequence);
-        let origin = Origin::Client { shard, connection, request, session, sequence };
+        let (shard, since, sequence) = (self.shard, self.at(index).session_since, publish.sequence);
+        let origin = Origin::Client { shard, connection, request, session, since, sequence };
         Ok(Publish { origin, topic, records, replace: publish.replace, at: self.now })
     }
 
@@ -152,11 +152,11 @@ impl Core {
 
     /// Applies a publish unless its sequence was applied before.
     fn apply_once(&mut self, publish: &mut Publish) -> Result<wire::Published, Refused> {
-        let (publisher, request, session, sequence) = match publish.origin {
-            Origin::Client { shard, connection, request, session, sequence } => {
-                (Publisher::Client(shard, connection), request, session, sequence)
+        let (publisher, request, session, since, sequence) = match publish.origin {
+            Origin::Client { shard, connection, request, session, since, sequence } => {
+                (Publisher::Client(shard, connection), request, session, since, sequence)
             }
-            Origin::Program(_) => (Publisher::Program, 0, SessionId::NOBODY, 0),
+            Origin::Program(_) => (Publisher::Program, 0, SessionId::NOBODY, Moment::default(), 0),
         };
         let topic = self.topic_to_publish(&publish.topic)?;
         let id = self.topics.topic(topic).id;
@@ -171,8 +171,8 @@ impl Core {
         let applied = records.and_then(|records| self.apply(topic, records, publish.replace, publish.at));
         if sequence > 0 {
             // A lasting refusal uses the number up.
-            self.sequences.session_resumed(session.0);
-            self.sequences.note(session.0, id, sequence, applied.as_ref().copied().unwrap_or(Offset::ZERO));
+            let offset = applied.as_ref().copied().unwrap_or(Offset::ZERO);
+            self.sequences.note(session.0, since, id, sequence, offset);
             self.tell_forgotten_sequences();
         }
         let last = applied?;

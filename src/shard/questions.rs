@@ -46,7 +46,7 @@ impl Core {
             }
             ShardMessage::Claimed { question, knowledge } => self.answered(from, question, knowledge),
             ShardMessage::Connection(handed) => self.handed.push(handed),
-            ShardMessage::SessionEnded { session, at } => self.sequences.session_ended(session.0, at),
+            ShardMessage::SessionEnded { session, since, at } => self.sequences.session_ended(session.0, since, at),
             ShardMessage::SequencesForgotten(session) => self.sequences.forgotten_elsewhere(session.0),
         }
     }
@@ -133,8 +133,8 @@ impl Core {
 
     fn go_on(&mut self, socket: SocketId, operation: Operation) {
         let Some(connection) = self.connection(socket).filter(|connection| connection.is_open()) else {
-            if let Operation::Hello { session, .. } = operation {
-                self.abandon_session(session);
+            if let Operation::Hello { session, at, .. } = operation {
+                self.abandon_session(session, at);
             }
             return;
         };
@@ -147,8 +147,8 @@ impl Core {
     pub(super) fn perform(&mut self, index: u32, operation: Operation) {
         match operation {
             Operation::Subscribe { request, subscribe } => self.subscribe_now(index, request, &subscribe),
-            Operation::Hello { request, credit_bytes, session, knowledge } => {
-                self.welcome(index, request, credit_bytes, Some(session), knowledge);
+            Operation::Hello { request, credit_bytes, session, at, knowledge } => {
+                self.welcome(index, request, credit_bytes, Some((session, at)), knowledge);
             }
             Operation::TakenOver => unreachable!("its connection is closing"),
         }
@@ -160,7 +160,7 @@ impl Core {
         self.sequences.expire(at);
         let knowledge = self.sequences.knowledge(session.0);
         if knowledge == Knowledge::Complete {
-            self.sequences.session_resumed(session.0);
+            self.sequences.session_resumed(session.0, at);
         }
         match knowledge {
             // What it published may still be on its way to the home, which then knows of nothing. But it will be known there.
@@ -169,11 +169,11 @@ impl Core {
         }
     }
 
-    /// Nobody goes on with a session that was claimed: its sequences are kept for their time.
-    pub(super) fn abandon_session(&mut self, session: SessionId) {
+    /// Nobody goes on with a session that was claimed at `since`: its sequences are kept for their time.
+    pub(super) fn abandon_session(&mut self, session: SessionId, since: Moment) {
         let at = self.now;
-        self.sequences.session_ended(session.0, at);
-        self.tell_others(|| ShardMessage::SessionEnded { session, at });
+        self.sequences.session_ended(session.0, since, at);
+        self.tell_others(|| ShardMessage::SessionEnded { session, since, at });
     }
 
     /// Other homes must not vouch for a session whose sequences are forgotten here.

@@ -63,6 +63,8 @@ struct Session {
     /// One of its sequences was evicted; stays until the session is forgotten.
     is_incomplete: bool,
     forget_at: Option<Moment>,
+    /// When it was given to the last connection that is known of. What an earlier one says of its end comes late.
+    held_since: Moment,
 }
 
 impl Sequences {
@@ -93,13 +95,17 @@ impl Sequences {
     }
 
     /// Remembers a new sequence and what it is acknowledged with; [`Offset::ZERO`] for a lasting refusal, which uses the
-    /// number up.
-    pub fn note(&mut self, session: SessionId, topic: TopicId, sequence: u64, offset: Offset) {
+    /// number up. Its publisher has held the session since `since`.
+    pub fn note(&mut self, session: SessionId, since: Moment, topic: TopicId, sequence: u64, offset: Offset) {
+        self.session_resumed(session, since);
         self.uses += 1;
         let used = self.uses;
         match self.last.insert((session, topic), Last { sequence, offset, used }) {
             Some(before) => _ = self.by_use.remove(&before.used),
-            None => self.sessions.entry(session).or_default().topics += 1,
+            None => {
+                let fresh = Session { held_since: since, ..Session::default() };
+                self.sessions.entry(session).or_insert(fresh).topics += 1;
+            }
         }
         self.by_use.insert(used, (session, topic));
         while self.last.len() > self.limit {
@@ -107,9 +113,10 @@ impl Sequences {
         }
     }
 
-    /// The session's connection is gone: its sequences are kept for [`Limits::sequence_memory`].
-    pub fn session_ended(&mut self, session: SessionId, now: Moment) {
-        let Some(state) = self.sessions.get_mut(&session) else { return };
+    /// The connection that held the session since `since` is gone: its sequences are kept for [`Limits::sequence_memory`]; unless
+    /// another one took it over, which may have been heard of before.
+    pub fn session_ended(&mut self, session: SessionId, since: Moment, now: Moment) {
+        let Some(state) = self.sessions.get_mut(&session).filter(|state| state.held_since <= since) else { return };
         if state.topics == 0 {
             self.forget(session);
         } else if state.forget_at.is_none() {
@@ -119,9 +126,11 @@ impl Sequences {
         }
     }
 
-    /// The session goes on, on another connection.
-    pub fn session_resumed(&mut self, session: SessionId) {
-        if let Some(forget_at) = self.sessions.get_mut(&session).and_then(|state| state.forget_at.take()) {
+    /// The session goes on, on a connection that holds it since `since`.
+    pub fn session_resumed(&mut self, session: SessionId, since: Moment) {
+        let Some(state) = self.sessions.get_mut(&session).filter(|state| state.held_since <= since) else { return };
+        state.held_since = since;
+        if let Some(forget_at) = state.forget_at.take() {
             self.ended.remove(&(forget_at, session));
         }
     }
@@ -226,7 +235,7 @@ mod tests {
     fn a_sequence_counts_once_per_session_and_topic() {
         let mut sequences = sequences(10);
         assert_eq!(sequences.check(ALICE, A, 5), SequenceCheck::New);
-        sequences.note(ALICE, A, 5, Offset(9));
+        sequences.note(ALICE, Moment(0), A, 5, Offset(9));
         assert_eq!(sequences.check(ALICE, A, 5), SequenceCheck::Duplicate { offset: Some(Offset(9)) });
         assert_eq!(sequences.check(ALICE, A, 4), SequenceCheck::Duplicate { offset: None });
         assert_eq!(sequences.check(ALICE, A, 6), SequenceCheck::New);
@@ -237,15 +246,15 @@ mod tests {
     #[test]
     fn a_session_is_known_for_its_time_after_the_end_and_longer_if_it_resumes() {
         let mut sequences = sequences(10);
-        sequences.note(ALICE, A, 1, Offset(1));
-        sequences.session_ended(ALICE, Moment(1_000));
+        sequences.note(ALICE, Moment(0), A, 1, Offset(1));
+        sequences.session_ended(ALICE, Moment(0), Moment(1_000));
         sequences.expire(Moment(1_099));
         assert_eq!(sequences.knowledge(ALICE), Knowledge::Complete);
-        sequences.session_resumed(ALICE);
+        sequences.session_resumed(ALICE, Moment(1_050));
         assert_eq!(sequences.next_expiry(), Moment::NEVER);
         sequences.expire(Moment(5_000));
         assert_eq!(sequences.knowledge(ALICE), Knowledge::Complete);
-        sequences.session_ended(ALICE, Moment(6_000));
+        sequences.session_ended(ALICE, Moment(1_050), Moment(6_000));
         assert_eq!(sequences.next_expiry(), Moment(6_100));
         sequences.expire(Moment(6_100));
         assert_eq!(sequences.knowledge(ALICE), Knowledge::Nothing);
@@ -256,14 +265,14 @@ mod tests {
     #[test]
     fn the_least_used_sequence_goes_first_and_its_session_is_no_longer_known() {
         let mut sequences = sequences(2);
-        sequences.note(ALICE, A, 1, Offset(1));
-        sequences.note(BOB, A, 1, Offset(2));
-        sequences.note(ALICE, A, 2, Offset(3));
-        sequences.note(ALICE, B, 1, Offset(4));
+        sequences.note(ALICE, Moment(0), A, 1, Offset(1));
+        sequences.note(BOB, Moment(0), A, 1, Offset(2));
+        sequences.note(ALICE, Moment(0), A, 2, Offset(3));
+        sequences.note(ALICE, Moment(0), B, 1, Offset(4));
         assert_eq!((sequences.len(), sequences.evicted()), (2, 1));
         assert_eq!(sequences.knowledge(ALICE), Knowledge::Complete);
         assert_ne!(sequences.knowledge(BOB), Knowledge::Complete);
-        sequences.note(BOB, B, 1, Offset(5));
+        sequences.note(BOB, Moment(0), B, 1, Offset(5));
         assert_eq!(
             sequences.knowledge(BOB),
             Knowledge::Incomplete,
@@ -274,11 +283,25 @@ mod tests {
     #[test]
     fn sessions_that_ended_make_room_before_those_that_publish() {
         let mut sequences = sequences(2);
-        sequences.note(ALICE, A, 1, Offset(1));
-        sequences.note(BOB, A, 1, Offset(2));
-        sequences.session_ended(BOB, Moment(0));
-        sequences.note(ALICE, B, 1, Offset(3));
+        sequences.note(ALICE, Moment(0), A, 1, Offset(1));
+        sequences.note(BOB, Moment(0), A, 1, Offset(2));
+        sequences.session_ended(BOB, Moment(0), Moment(0));
+        sequences.note(ALICE, Moment(0), B, 1, Offset(3));
         assert_eq!(sequences.knowledge(ALICE), Knowledge::Complete);
         assert_ne!(sequences.knowledge(BOB), Knowledge::Complete);
+    }
+
+    #[test]
+    fn what_an_earlier_holder_says_of_the_end_is_no_end() {
+        let mut sequences = sequences(10);
+        sequences.note(ALICE, Moment(10), A, 1, Offset(1));
+        sequences.session_resumed(ALICE, Moment(20));
+        sequences.session_ended(ALICE, Moment(10), Moment(25));
+        assert_eq!(sequences.next_expiry(), Moment::NEVER);
+        sequences.session_ended(ALICE, Moment(20), Moment(30));
+        assert_eq!(sequences.next_expiry(), Moment(130));
+        // Nor does a publish that was long on its way begin it again.
+        sequences.note(ALICE, Moment(10), A, 2, Offset(2));
+        assert_eq!(sequences.next_expiry(), Moment(130));
     }
 }

@@ -92,3 +92,32 @@ fn a_hello_that_waits_for_a_shard_that_stands_still_is_no_silence() {
     let Body::Welcome(_) = world.body(&mut client) else { panic!("no Welcome") };
     world.end();
 }
+
+#[test]
+fn the_end_of_an_earlier_connection_that_is_told_late_does_not_end_the_session() {
+    let memory = Duration::from_secs(1);
+    let mut world = World::new(3, |settings| settings.limits.sequence_memory = memory);
+    let topic = world.topic("e", 1, 0);
+    let (mut holder, session) = world.hello_as(0, Bytes::new());
+    publish(&mut world, &mut holder, &topic, 1);
+    assert!(!published(&mut world, &mut holder).duplicate);
+    let mut next = world.connect(2);
+    world.settle();
+    // The home hears that the session goes on elsewhere before its first shard sees that its connection is gone.
+    world.shards[0].kernel_mut().peer_reset(holder.peer);
+    world.show(&mut next, session.clone());
+    world.turns([0, 2, 2, 1, 0, 1, 2]);
+    assert_eq!(world.shards[0].report().counters.takeovers, 0, "or the test shows nothing");
+    let Body::Welcome(welcome) = world.body(&mut next) else { panic!("no Welcome") };
+    assert_eq!(welcome.session, session);
+    // The session lives on, in silence, for longer than an ended one is remembered.
+    for _ in 0..100 {
+        world.now = world.now + memory;
+        world.turn_of_all();
+    }
+    let (mut last, welcomed) = world.hello_as(0, session.clone());
+    assert_eq!(welcomed, session, "it never ended");
+    publish(&mut world, &mut last, &topic, 1);
+    assert!(published(&mut world, &mut last).duplicate);
+    world.end();
+}
