@@ -411,6 +411,7 @@ fn run<K: Kernel>(mut shard: Shard<K>, id: ShardId, clock: Clock, idle: Idle) ->
             turn += 1;
             let begun = clock.now();
             let wait = shard.prepare(begun);
+            let wait = shard.hand_over(wait);
             let may_wait = idle == Idle::Park || clock.now() > busy_until;
             shard.note_turn(clock.now().since(begun).as_nanos() as u64);
             if wait == Wait::No {

@@ -12,8 +12,6 @@ pub const PROGRAM_PUBLISHES: usize = 1_024;
 pub const PROGRAM_PUBLISHES_PER_TURN: usize = 256;
 /// Commands that wait for a shard.
 pub const SHARD_COMMANDS: usize = 64;
-/// Bytes of one transfer to another shard's replica that is behind.
-pub const TRANSFER_BYTES: usize = 1024 * 1024;
 /// Bytes of patches that one connection is given in one turn.
 pub const TURN_BYTES_PER_CONNECTION: usize = 64 * 1024;
 /// Bytes of one patch frame, unless a single record is larger.
@@ -108,6 +106,8 @@ pub struct Limits {
     pub sequences: usize,
     /// ... so long after the session's end.
     pub sequence_memory: Duration,
+    /// A client's operation waits so long for another shard's answer: it goes on with what is known.
+    pub shard_answer: Duration,
     /// The delay that the in-flight window aims at.
     pub freshness_target: Duration,
 }
@@ -142,6 +142,7 @@ impl Default for Limits {
             kind_runs: 65_536,
             sequences: 65_536,
             sequence_memory: Duration::from_mins(5),
+            shard_answer: Duration::from_secs(1),
             freshness_target: Duration::from_millis(250),
         }
     }

@@ -256,6 +256,13 @@ pub(super) const LIMITS: &[Setting<Limits>] = &[
         "it is forgotten"
     ),
     amount!(
+        shard_answer,
+        "shard_answer_ms",
+        "ms that a client's operation waits for another shard",
+        TIME,
+        "it goes on with what is known"
+    ),
+    amount!(
         freshness_target,
         "freshness_target_ms",
         "ms of queueing delay that the in-flight window aims at",

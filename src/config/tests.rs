@@ -333,7 +333,8 @@ fn every_limit_is_a_setting_and_explained() {
         message_bytes, message_fragments, message_time, head_bytes, head_headers, head_time, hello_time, heartbeat_interval,
         heartbeat_answer, stall_timeout, idle_timeout, key_bytes, value_bytes, publish_records, subscriptions,
         matched_topics, topics, messages_per_second, message_burst, connections, connections_per_address,
-        accepts_per_second, answer_bytes, unflushed_event_bytes, kind_runs, sequences, sequence_memory, freshness_target,
+        accepts_per_second, answer_bytes, unflushed_event_bytes, kind_runs, sequences, sequence_memory, shard_answer,
+        freshness_target,
     );
     let of_class = keys_of!(TopicClass:
         name, pattern, priority, event_window, key_window, keys, events, event_bytes, event_age, pressure_low,

@@ -253,6 +253,7 @@ fn limit_series(hits: &LimitHits) -> Vec<(&'static str, u64)> {
         answer_bytes,
         unflushed_event_bytes,
         sequences,
+        shard_answer,
         descriptors,
     )
 }

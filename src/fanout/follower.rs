@@ -12,6 +12,8 @@ pub struct Follower {
     pub generation: u32,
     /// Where its replica has been brought to.
     pub cursor: ReplicaCursor,
+    /// Bytes that it was sent since its replica last was at a moment of the log's state; it holds them until the next one.
+    pub unfinished_bytes: usize,
     /// Whether it has subscribers by exact name, which keep the topic alive.
     pub is_wanted: bool,
 }

@@ -40,6 +40,11 @@ pub struct MeshLimits {
     pub patch_bytes: usize,
     /// ... and of publishes: beyond them their publishers pause.
     pub publish_bytes: usize,
+    /// Bytes of one transfer to a replica that is behind.
+    pub transfer_bytes: usize,
+    /// A replica that was sent so many and was brought to no moment of its home's state is sent all the rest at once: its home
+    /// appends faster than single transfers carry.
+    pub catch_up_bytes: usize,
 }
 
 impl MeshLimits {
@@ -50,6 +55,8 @@ impl MeshLimits {
             batches: (1_024 / usize::from(shards.max(1))).max(16),
             patch_bytes: 4 * 1024 * 1024,
             publish_bytes: 4 * 1024 * 1024,
+            transfer_bytes: 1024 * 1024,
+            catch_up_bytes: 4 * 1024 * 1024,
         }
     }
 }
@@ -150,6 +157,12 @@ impl<T> Endpoint<T> {
     #[must_use]
     pub fn shard_count(&self) -> u16 {
         u16::try_from(self.doorbells.len()).expect("connect was asked for as many")
+    }
+
+    /// How much may be on the way.
+    #[must_use]
+    pub fn limits(&self) -> &MeshLimits {
+        &self.limits
     }
 
     /// Puts a message into this turn's batch for another shard. `patch_bytes`: what it weighs if it is a patch, else 0.

@@ -5,7 +5,8 @@ use std::thread;
 
 use super::*;
 
-const LIMITS: MeshLimits = MeshLimits { batches: 4, patch_bytes: 100, publish_bytes: 100 };
+const LIMITS: MeshLimits =
+    MeshLimits { batches: 4, patch_bytes: 100, publish_bytes: 100, transfer_bytes: 0, catch_up_bytes: 0 };
 
 fn pair() -> [Endpoint<u32>; 2] {
     connect(2, LIMITS).try_into().expect("two")
@@ -115,7 +116,8 @@ fn what_is_for_a_shard_that_ended_is_dropped() {
 #[test]
 fn no_message_is_slept_through() {
     const COUNT: u32 = 2_000;
-    let endpoints = connect::<u32>(3, MeshLimits { batches: 16, patch_bytes: usize::MAX, publish_bytes: usize::MAX });
+    let endpoints =
+        connect::<u32>(3, MeshLimits { batches: 16, patch_bytes: usize::MAX, publish_bytes: usize::MAX, ..LIMITS });
     let bells: Vec<_> = endpoints.iter().map(|_| mpsc::channel::<()>()).collect();
     let (rings, waits): (Vec<_>, Vec<_>) = bells.into_iter().unzip();
     thread::scope(|scope| {

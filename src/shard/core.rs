@@ -1,6 +1,6 @@
 //! Everything a shard owns except its kernel: it takes completions and `now`, and leaves orders and sends behind.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,6 +73,7 @@ pub(super) enum Timer {
     Connection(SocketId),
     Topic(TopicIndex),
     Sequences,
+    Questions,
     Accept,
     Drain,
 }
@@ -100,6 +101,14 @@ pub(super) struct Fence {
     pub(super) heads: Vec<(TopicId, Offset)>,
 }
 
+/// Another shard, as far as its messages tell.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Neighbour {
+    pub(super) heard_at: Moment,
+    /// It owes an answer for too long and has said nothing since: nobody waits for it until it does.
+    pub(super) is_silent: bool,
+}
+
 /// Why `TCP_INFO` is looked at.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Probe {
@@ -118,6 +127,8 @@ pub(super) struct Core {
     pub(super) mesh: mesh::Endpoint<ShardMessage>,
     /// What came from the others; empty between turns.
     pub(super) arrived: Vec<(ShardId, ShardMessage)>,
+    /// ... and what of it has to wait for the flush; nothing more is taken out of the channels meanwhile.
+    pub(super) held_back: Vec<(ShardId, ShardMessage)>,
     /// Topics whose home is another shard.
     pub(super) directory: Directory,
     /// Attachments of replicas made, to number them by.
@@ -126,8 +137,15 @@ pub(super) struct Core {
     pub(super) questions: u64,
     /// Connections that other shards gave away, to be taken by the kernel.
     pub(super) handed: Vec<Handed>,
-    /// Clients' operations that wait for answers of other shards: at most one for each connection.
-    pub(super) pending: HashMap<u64, Pending>,
+    /// Clients' operations that wait for answers of other shards, at most one for each connection; and those that waited too long, until
+    /// the answers are there.
+    pub(super) pending: BTreeMap<u64, Pending>,
+    /// No client waits for an earlier question.
+    pub(super) first_waited_for: u64,
+    /// Whether the wheel holds [`Timer::Questions`].
+    pub(super) is_question_timer_armed: bool,
+    /// By shard: what is known of its being alive.
+    pub(super) neighbours: Vec<Neighbour>,
     /// The questions among them that are about a session: its last one.
     pub(super) claims: HashMap<SessionId, u64>,
     /// Questions of other shards to be answered behind this turn's transfers.
@@ -179,6 +197,7 @@ impl Core {
     pub(super) fn new(settings: Settings, mesh: mesh::Endpoint<ShardMessage>, wall: WallEpoch, seed: u64) -> Self {
         let mut random = SmallRng::seed_from_u64(seed);
         let limits = &settings.limits;
+        let neighbours = vec![Neighbour::default(); usize::from(mesh.shard_count())];
         let mut wheel = Wheel::default();
         wheel.insert(Moment::default() + Duration::from_secs(30), Timer::Sequences);
         Self {
@@ -202,11 +221,15 @@ impl Core {
             shard: mesh.shard(),
             mesh,
             arrived: Vec::new(),
+            held_back: Vec::new(),
             directory: Directory::default(),
             attachments: 0,
             questions: 0,
             handed: Vec::new(),
-            pending: HashMap::new(),
+            pending: BTreeMap::new(),
+            first_waited_for: 0,
+            is_question_timer_armed: false,
+            neighbours,
             claims: HashMap::new(),
             fences: Vec::new(),
             lagging: Vec::new(),
@@ -294,7 +317,7 @@ impl Core {
 
     /// Whether a flush has more to do than it did.
     pub(super) fn has_work(&self) -> bool {
-        !self.due.is_empty() || !self.dirty.is_empty()
+        !self.due.is_empty() || !self.dirty.is_empty() || !self.held_back.is_empty()
     }
 
     /// Whether something waits for room on the way to another shard.

@@ -63,6 +63,7 @@ pub struct LimitHits {
     pub answer_bytes: u64,
     pub unflushed_event_bytes: u64,
     pub sequences: u64,
+    pub shard_answer: u64,
     pub descriptors: u64,
 }
 
@@ -219,6 +220,7 @@ impl AddAssign for LimitHits {
             answer_bytes,
             unflushed_event_bytes,
             sequences,
+            shard_answer,
             descriptors,
         } = other;
         self.message_bytes += message_bytes;
@@ -245,6 +247,7 @@ impl AddAssign for LimitHits {
         self.answer_bytes += answer_bytes;
         self.unflushed_event_bytes += unflushed_event_bytes;
         self.sequences += sequences;
+        self.shard_answer += shard_answer;
         self.descriptors += descriptors;
     }
 }

@@ -41,6 +41,7 @@ impl Core {
                     self.sequences.expire(self.now);
                     self.wheel.insert(self.now + SEQUENCES_LOOK, Timer::Sequences);
                 }
+                Timer::Questions => self.question_timer(),
                 Timer::Accept => self.orders.push(Order::ResumeAccept),
                 Timer::Drain => self.drop_all(),
             }

@@ -5,7 +5,6 @@
 
 use crate::fanout::Follower;
 use crate::ids::{ShardId, TopicId};
-use crate::limits::TRANSFER_BYTES;
 use crate::shard::core::{Core, Fence};
 use crate::shard::message::ShardMessage;
 use crate::topic::{Pattern, TopicIndex};
@@ -37,7 +36,7 @@ impl Core {
         let cursor = self.topics.topic(topic).log.start_replica();
         let channel = &mut self.channels[topic.at()];
         channel.followers.retain(|follower| follower.shard != shard);
-        channel.followers.push(Follower { shard, generation, cursor, is_wanted: false });
+        channel.followers.push(Follower { shard, generation, cursor, unfinished_bytes: 0, is_wanted: false });
         self.note_lag(topic);
     }
 
@@ -91,33 +90,50 @@ impl Core {
                 self.note_lag(topic);
                 continue;
             }
-            // Taken out while the log makes the transfer.
-            let follower = self.channels[topic.at()].followers.swap_remove(at);
-            let from = follower.cursor.offset();
-            let head = self.topics.topic(topic).log.head();
-            let is_at_previous_head = from < head && from >= self.channels[topic.at()].flushed;
-            let shared = is_at_previous_head
-                .then(|| self.shared(topic, from))
-                .filter(|patch| !self.outbox.patches[*patch as usize].patch.more);
-            let shared_patch = shared.map(|patch| &self.outbox.patches[patch as usize].patch);
-            self.encoded.push(topic);
-            let (now, wall) = (self.now, self.wall);
-            let made = self.topics.topic_mut(topic);
-            let (transfer, cursor) =
-                made.log.transfer(made.id, &follower.cursor, shared_patch, now, wall, TRANSFER_BYTES);
-            let (id, weight) = (made.id, transfer.weight());
-            let is_behind = made.log.is_behind(&cursor);
-            self.counters.transfers += 1;
-            let transfer = Box::new(transfer);
-            self.mesh.push(shard, ShardMessage::Transfer { topic: id, generation, transfer }, weight);
-            let followers = &mut self.channels[topic.at()].followers;
-            followers.push(Follower { cursor, ..follower });
-            let last = followers.len() - 1;
-            followers.swap(at, last);
-            if is_behind {
+            self.send_transfer(topic, at, generation);
+            // What is sent in one turn is a moment of the state. One chunk a turn is enough, unless more is appended meanwhile.
+            while self.must_finish(topic, at) {
+                self.send_transfer(topic, at, generation);
+            }
+            let follower = &self.channels[topic.at()].followers[at];
+            if self.topics.topic(topic).log.is_behind(&follower.cursor) {
                 self.note_lag(topic);
             }
         }
+    }
+
+    /// Whether a follower was sent so much without reaching the head that it must not be left there: what it holds would grow for ever.
+    /// That a large log takes many chunks is no reason; that it took twice as much as the log has is one.
+    fn must_finish(&self, topic: TopicIndex, at: usize) -> bool {
+        let unfinished = self.channels[topic.at()].followers[at].unfinished_bytes;
+        let limit = self.mesh.limits().catch_up_bytes;
+        unfinished > limit && unfinished > limit.max(2 * self.topics.topic(topic).log.memory_bytes())
+    }
+
+    /// Moves one follower by one transfer.
+    fn send_transfer(&mut self, topic: TopicIndex, at: usize, generation: u32) {
+        // Taken out while the log makes the transfer.
+        let follower = self.channels[topic.at()].followers.swap_remove(at);
+        let from = follower.cursor.offset();
+        let head = self.topics.topic(topic).log.head();
+        let is_at_previous_head = from < head && from >= self.channels[topic.at()].flushed;
+        let shared = is_at_previous_head
+            .then(|| self.shared(topic, from))
+            .filter(|patch| !self.outbox.patches[*patch as usize].patch.more);
+        let shared_patch = shared.map(|patch| &self.outbox.patches[patch as usize].patch);
+        self.encoded.push(topic);
+        let (now, wall, room) = (self.now, self.wall, self.mesh.limits().transfer_bytes);
+        let made = self.topics.topic_mut(topic);
+        let (transfer, cursor) = made.log.transfer(made.id, &follower.cursor, shared_patch, now, wall, room);
+        let (id, weight) = (made.id, transfer.weight());
+        let unfinished_bytes = if transfer.has_more() { follower.unfinished_bytes + weight } else { 0 };
+        self.counters.transfers += 1;
+        let message = ShardMessage::Transfer { topic: id, generation, transfer: Box::new(transfer) };
+        self.mesh.push(follower.shard, message, weight);
+        let followers = &mut self.channels[topic.at()].followers;
+        followers.push(Follower { cursor, unfinished_bytes, ..follower });
+        let last = followers.len() - 1;
+        followers.swap(at, last);
     }
 
     /// A shard wants to know that it has heard everything up to now of the topics that match.

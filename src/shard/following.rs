@@ -34,7 +34,7 @@ impl Core {
     /// The topic on this shard; a replica is begun if there is none.
     pub(super) fn bring_here(&mut self, found: Match) -> TopicIndex {
         let id = match found {
-            Match::Here(topic) => return topic,
+            Match::Here(topic) | Match::Lagging(topic) => return topic,
             Match::Elsewhere(id) => id,
         };
         if let Some(topic) = self.topics.find_id(id) {
@@ -76,8 +76,17 @@ impl Core {
         }
     }
 
-    /// The replica has its first head: those who waited for it begin.
-    fn begin_waiting(&mut self, topic: TopicIndex) {
+    /// Whether a message would have a replica drop critical events that came here and were not offered to everyone yet.
+    pub(super) fn drops_unflushed_critical(&self, message: &ShardMessage) -> bool {
+        let ShardMessage::Transfer { topic, generation, transfer } = message else { return false };
+        let Some(at) = self.topics.find_id(*topic) else { return false };
+        let (made, channel) = (self.topics.topic(at), &self.channels[at.at()]);
+        let is_meant = made.follows.is_some_and(|attachment| attachment.generation == *generation);
+        is_meant && channel.is_dirty && made.log.drops_critical(transfer, channel.flushed)
+    }
+
+    /// The replica has its first head, or has caught up with its home: those who waited for it begin.
+    pub(super) fn begin_waiting(&mut self, topic: TopicIndex) {
         let behind: Vec<_> = self.channels[topic.at()].behind.clone();
         for entry in behind {
             let (index, position) = (entry.connection, entry.subscriber);

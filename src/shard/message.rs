@@ -180,6 +180,8 @@ pub(super) enum Operation {
     Subscribe {
         request: u64,
         subscribe: crate::protocol::wire::Subscribe,
+        /// A home that may know more did not answer in time.
+        is_unsure: bool,
     },
     Hello {
         request: u64,
@@ -191,12 +193,22 @@ pub(super) enum Operation {
     },
     /// A Hello whose session another connection showed meanwhile.
     TakenOver,
+    /// A Subscribe to this topic or pattern that went on without every answer. One whose position a replica here had not reached is answered
+    /// when the home has told.
+    Subscribed(String),
+    /// A Hello that went on without every answer. Until they are there its claim stands against those of other shards.
+    Welcomed { session: SessionId, knowledge: Knowledge },
 }
 
 impl Operation {
+    /// Whether the client waits for it.
+    pub(super) fn is_waited_for(&self) -> bool {
+        matches!(self, Self::Subscribe { .. } | Self::Hello { .. })
+    }
+
     /// Adds what another shard knows.
     pub(super) fn add(&mut self, more: Knowledge) {
-        if let Self::Hello { knowledge, .. } = self {
+        if let Self::Hello { knowledge, .. } | Self::Welcomed { knowledge, .. } = self {
             *knowledge = match (*knowledge, more) {
                 (Knowledge::Incomplete, _) | (_, Knowledge::Incomplete) => Knowledge::Incomplete,
                 (Knowledge::Complete, _) | (_, Knowledge::Complete) => Knowledge::Complete,
@@ -211,6 +223,8 @@ impl Operation {
 pub(super) enum Match {
     /// On this shard, at home or as a replica.
     Here(crate::topic::TopicIndex),
+    /// On this shard, as a replica that may lack what its home has acknowledged: the home does not answer.
+    Lagging(crate::topic::TopicIndex),
     /// Elsewhere, without a replica here yet.
     Elsewhere(TopicId),
 }

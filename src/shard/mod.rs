@@ -114,10 +114,11 @@ impl<K: Kernel> Shard<K> {
     /// If the kernel's ring is broken.
     pub fn turn(&mut self, now: Moment, may_wait: bool) -> io::Result<()> {
         let wait = self.prepare(now);
+        let wait = self.hand_over(wait);
         self.submit(if may_wait { wait } else { Wait::No })
     }
 
-    /// The first half of a turn: all but the sends. Returns how long the second half may wait.
+    /// The first part of a turn: all but the sends. Returns how long the last part may wait.
     pub fn prepare(&mut self, now: Moment) -> Wait {
         self.core.now = now;
         self.core.counters.turns += 1;
@@ -137,25 +138,31 @@ impl<K: Kernel> Shard<K> {
             self.kernel.send(socket, &self.pieces);
         }
         self.pieces.clear();
-        let kernel = &mut self.kernel;
-        self.core.mesh.send(|peer| kernel.ring(peer.0));
-        self.core.resume_paused_by_mesh();
         let is_busy = (self.core.program_holds == 0 && !self.publishes.is_empty())
             || self.has_completions_left
             || self.core.has_work()
-            || self.core.must_settle_soon()
             || self.is_drained();
-        let next = self.core.wheel.next().map(|at| at.since(now));
-        let next =
-            if self.core.waits_for_mesh() { Some(next.map_or(MESH_LOOK, |next| next.min(MESH_LOOK))) } else { next };
-        match next {
+        match self.core.wheel.next().map(|at| at.since(now)) {
             _ if is_busy => Wait::No,
             Some(next) => Wait::AtMost(next),
             None => Wait::Forever,
         }
     }
 
-    /// The second half of a turn: one enter, and what the sends came to.
+    /// The second part of a turn: what it has to say to other shards. Returns how long the last part may wait, if it might `wait` so long.
+    pub fn hand_over(&mut self, wait: Wait) -> Wait {
+        let kernel = &mut self.kernel;
+        self.core.mesh.send(|peer| kernel.ring(peer.0));
+        self.core.resume_paused_by_mesh();
+        match wait {
+            _ if self.core.must_settle_soon() => Wait::No,
+            Wait::AtMost(next) if self.core.waits_for_mesh() => Wait::AtMost(next.min(MESH_LOOK)),
+            Wait::Forever if self.core.waits_for_mesh() => Wait::AtMost(MESH_LOOK),
+            wait => wait,
+        }
+    }
+
+    /// The last part of a turn: one enter, and what the sends came to.
     ///
     /// # Errors
     /// If the kernel's ring is broken.

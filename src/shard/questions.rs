@@ -5,8 +5,10 @@
 use crate::clock::Moment;
 use crate::ids::ShardId;
 use crate::kernel::SocketId;
+use crate::protocol::close::CloseCode;
+use crate::protocol::wire::Code;
 use crate::session::SessionId;
-use crate::shard::core::Core;
+use crate::shard::core::{Core, Timer};
 use crate::shard::message::{Operation, Pending, ShardMessage};
 use crate::topic::{Knowledge, Pattern};
 
@@ -14,8 +16,19 @@ impl Core {
     /// Messages of other shards.
     pub(super) fn receive_from_shards(&mut self) {
         let mut arrived = std::mem::take(&mut self.arrived);
-        self.mesh.drain(&mut arrived);
+        if self.held_back.is_empty() {
+            self.mesh.drain(&mut arrived);
+        } else {
+            arrived.append(&mut self.held_back);
+        }
         for (from, message) in arrived.drain(..) {
+            // What follows waits, too: between two shards messages keep their order.
+            if !self.held_back.is_empty() || self.drops_unflushed_critical(&message) {
+                self.held_back.push((from, message));
+                continue;
+            }
+            let neighbour = &mut self.neighbours[usize::from(from.0)];
+            (neighbour.heard_at, neighbour.is_silent) = (self.now, false);
             self.hear(from, message);
         }
         self.arrived = arrived;
@@ -38,10 +51,15 @@ impl Core {
             ShardMessage::Fence { question, pattern } => self.fence(from, question, &pattern),
             ShardMessage::FenceReached { question } => self.answered(from, question, Knowledge::Nothing),
             ShardMessage::Claim { question, session, at } => {
-                if self.is_claimed_later(from, session, at) {
-                    self.drop_claim(session);
-                }
-                let knowledge = self.let_go(session, at);
+                let knowledge = match self.claims.contains_key(&session) {
+                    true if !self.is_claimed_later(from, session, at) => self.knowledge(session),
+                    is_claimed => {
+                        if is_claimed {
+                            self.drop_claim(session);
+                        }
+                        self.let_go(session, at)
+                    }
+                };
                 self.mesh.push(from, ShardMessage::Claimed { question, knowledge }, 0);
             }
             ShardMessage::Claimed { question, knowledge } => self.answered(from, question, knowledge),
@@ -66,6 +84,7 @@ impl Core {
         for home in homes {
             self.mesh.push(home, ShardMessage::Fence { question, pattern: pattern.clone() }, 0);
         }
+        self.pass_over_the_silent(question);
         None
     }
 
@@ -83,6 +102,7 @@ impl Core {
         self.at(index).deadline = Moment::NEVER;
         let at = self.now;
         self.tell_others(|| ShardMessage::Claim { question, session, at });
+        self.pass_over_the_silent(question);
         None
     }
 
@@ -91,7 +111,66 @@ impl Core {
         let (connection, asked_at) = (self.at(index).socket, self.now);
         self.at(index).is_held = true;
         self.pending.insert(self.questions, Pending { connection, asked_at, missing, operation });
+        if !self.is_question_timer_armed {
+            self.is_question_timer_armed = true;
+            self.wheel.insert(asked_at + self.settings.limits.shard_answer, Timer::Questions);
+        }
         self.questions
+    }
+
+    /// Lets go on what has waited too long, and looks again when the next one has.
+    pub(super) fn question_timer(&mut self) {
+        self.is_question_timer_armed = false;
+        while let Some((question, asked_at)) = self.oldest_waited_for() {
+            let until = asked_at + self.settings.limits.shard_answer;
+            if until > self.now {
+                self.is_question_timer_armed = true;
+                self.wheel.insert(until, Timer::Questions);
+                return;
+            }
+            for shard in &self.pending[&question].missing {
+                let neighbour = &mut self.neighbours[usize::from(shard.0)];
+                // One that says other things has much to do, and its answers are worth waiting for.
+                neighbour.is_silent |= neighbour.heard_at <= asked_at;
+            }
+            self.go_on_without(question);
+        }
+    }
+
+    /// The question that a client has waited for longest, and since when.
+    fn oldest_waited_for(&mut self) -> Option<(u64, Moment)> {
+        let mut waited_for = self.pending.range(self.first_waited_for..);
+        let oldest = waited_for.find(|(_, pending)| pending.operation.is_waited_for());
+        let oldest = oldest.map(|(question, pending)| (*question, pending.asked_at));
+        self.first_waited_for = oldest.map_or(self.questions + 1, |(question, _)| question);
+        oldest
+    }
+
+    /// Nobody waits for shards that are known to say nothing.
+    fn pass_over_the_silent(&mut self, question: u64) {
+        let missing = &self.pending[&question].missing;
+        if missing.iter().all(|shard| self.neighbours[usize::from(shard.0)].is_silent) {
+            self.go_on_without(question);
+        }
+    }
+
+    /// An operation goes on with what is known. What is missing is heeded when it comes.
+    fn go_on_without(&mut self, question: u64) {
+        let pending = self.pending.get_mut(&question).expect("its caller found it");
+        let rest = match &pending.operation {
+            Operation::Subscribe { subscribe, .. } => Operation::Subscribed(subscribe.topic.clone()),
+            Operation::Hello { session, knowledge, .. } => {
+                Operation::Welcomed { session: *session, knowledge: *knowledge }
+            }
+            Operation::TakenOver | Operation::Subscribed(_) | Operation::Welcomed { .. } => return,
+        };
+        let mut operation = std::mem::replace(&mut pending.operation, rest);
+        let connection = pending.connection;
+        if let Operation::Subscribe { is_unsure, .. } = &mut operation {
+            *is_unsure = true;
+        }
+        self.counters.limit_hits.shard_answer += 1;
+        self.go_on(connection, operation);
     }
 
     /// Whether another shard's claim to a session comes behind one of this shard that is not answered yet. If that shard has
@@ -107,8 +186,11 @@ impl Core {
     fn drop_claim(&mut self, session: SessionId) {
         let Some(question) = self.claims.remove(&session) else { return };
         let pending = self.pending.get_mut(&question).expect("a claim lasts as long as its question");
-        pending.operation = Operation::TakenOver;
+        let claim = std::mem::replace(&mut pending.operation, Operation::TakenOver);
         let socket = pending.connection;
+        if matches!(claim, Operation::Welcomed { .. }) {
+            return; // It holds the session, and lets it go as one that does.
+        }
         if self.connection(socket).is_some_and(|connection| connection.is_open()) {
             self.counters.takeovers += 1;
             self.send_taken_over(socket.index);
@@ -121,14 +203,34 @@ impl Core {
         pending.operation.add(knowledge);
         pending.missing.retain(|shard| *shard != from);
         if !pending.missing.is_empty() {
-            return;
+            return self.pass_over_the_silent(question);
         }
         let Pending { connection, operation, .. } = self.pending.remove(&question).expect("it was just there");
-        if let Operation::Hello { session, .. } = operation {
+        if let Operation::Hello { session, .. } | Operation::Welcomed { session, .. } = operation {
             let claim = self.claims.remove(&session);
             assert_eq!(claim, Some(question), "a claim that another one followed was dropped");
         }
-        self.go_on(connection, operation);
+        match operation {
+            Operation::Subscribed(topic) => self.heed_late_home(&topic),
+            Operation::Welcomed { session, knowledge } => self.heed_late_knowledge(connection, session, knowledge),
+            operation => self.go_on(connection, operation),
+        }
+    }
+
+    /// The home of a topic has told what it had to: whoever waited for that begins.
+    fn heed_late_home(&mut self, topic: &str) {
+        if let Some(topic) = self.topics.find(topic).filter(|topic| self.topics.topic(*topic).log.is_current()) {
+            self.begin_waiting(topic);
+        }
+    }
+
+    /// A shard that was not waited for has forgotten what was published under a session: who was given it is to come anew.
+    fn heed_late_knowledge(&mut self, socket: SocketId, session: SessionId, knowledge: Knowledge) {
+        let holds_it = self.connection(socket).is_some_and(|connection| connection.session == Some(session));
+        if knowledge == Knowledge::Incomplete && holds_it {
+            let reason = "what this session published is no longer known";
+            self.send_away(socket.index, CloseCode::RESTART, Code::Internal, true, reason);
+        }
     }
 
     fn go_on(&mut self, socket: SocketId, operation: Operation) {
@@ -146,11 +248,14 @@ impl Core {
     /// Does what a client asked for, with every answer at hand.
     pub(super) fn perform(&mut self, index: u32, operation: Operation) {
         match operation {
-            Operation::Subscribe { request, subscribe } => self.subscribe_now(index, request, &subscribe),
+            Operation::Subscribe { request, subscribe, is_unsure } => {
+                self.subscribe_now(index, request, &subscribe, is_unsure);
+            }
             Operation::Hello { request, credit_bytes, session, at, knowledge } => {
                 self.welcome(index, request, credit_bytes, Some((session, at)), knowledge);
             }
             Operation::TakenOver => unreachable!("its connection is closing"),
+            Operation::Subscribed(_) | Operation::Welcomed { .. } => unreachable!("it went on before"),
         }
     }
 
@@ -158,7 +263,7 @@ impl Core {
     pub(super) fn let_go(&mut self, session: SessionId, at: Moment) -> Knowledge {
         let published_elsewhere = self.take_over(session);
         self.sequences.expire(at);
-        let knowledge = self.sequences.knowledge(session.0);
+        let knowledge = self.knowledge(session);
         if knowledge == Knowledge::Complete {
             self.sequences.session_resumed(session.0, at);
         }
@@ -167,6 +272,10 @@ impl Core {
             Knowledge::Nothing if published_elsewhere => Knowledge::Complete,
             known => known,
         }
+    }
+
+    fn knowledge(&self, session: SessionId) -> Knowledge {
+        self.sequences.knowledge(session.0)
     }
 
     /// Nobody goes on with a session that was claimed at `since`: its sequences are kept for their time.

@@ -12,7 +12,7 @@ use crate::topic::{Cursor, Pattern, TopicIndex, TopicName};
 impl Core {
     /// A `Subscribe`. The homes of the topics that it may match are asked first, so that it finds what was acknowledged before.
     pub(super) fn subscribe(&mut self, index: u32, request: u64, subscribe: wire::Subscribe) {
-        let operation = Operation::Subscribe { request, subscribe };
+        let operation = Operation::Subscribe { request, subscribe, is_unsure: false };
         let Operation::Subscribe { subscribe, .. } = &operation else { unreachable!("it was just made") };
         let ready = match Pattern::parse(&subscribe.topic) {
             Ok(pattern) => self.ask_homes(index, &pattern, operation),
@@ -23,8 +23,8 @@ impl Core {
         }
     }
 
-    /// A `Subscribe`, with every topic known.
-    pub(super) fn subscribe_now(&mut self, index: u32, request: u64, subscribe: &wire::Subscribe) {
+    /// A `Subscribe`, with every topic known; or, if it `is_unsure`, with those that are: the others come later, as new ones do.
+    pub(super) fn subscribe_now(&mut self, index: u32, request: u64, subscribe: &wire::Subscribe, is_unsure: bool) {
         let pattern = match Pattern::parse(&subscribe.topic) {
             Ok(pattern) => pattern,
             Err(error) => return self.answer_error(index, request, Code::Invalid, &error.to_string(), Duration::ZERO),
@@ -68,8 +68,12 @@ impl Core {
         }
         let resume = subscribe.resume.as_ref();
         let (mut is_answered, told_before) = (false, self.at(index).told_matched_limit);
-        for topic in matching {
-            is_answered |= self.attach(index, at, topic, resume, request, count);
+        for found in matching {
+            let found = match found {
+                Match::Here(topic) if is_unsure && !self.topics.topic(topic).is_at_home() => Match::Lagging(topic),
+                known => known,
+            };
+            is_answered |= self.attach(index, at, found, resume, request, count);
         }
         if !is_answered && told_before {
             // Every topic was left out, which is said once; but a request is never without an answer.
@@ -133,7 +137,7 @@ impl Core {
         matching: u32,
     ) -> bool {
         let here = match found {
-            Match::Here(topic) => Some(topic),
+            Match::Here(topic) | Match::Lagging(topic) => Some(topic),
             Match::Elsewhere(id) => self.topics.find_id(id),
         };
         let mut subscribers = self.at(index).subscribers.iter();
@@ -169,7 +173,9 @@ impl Core {
             extra: None,
         });
         let log = &self.topics.topic(topic).log;
-        if log.is_current() {
+        // A position that the replica has not reached yet is no reason to start anew: its home may well know it.
+        let is_beyond = matches!(found, Match::Lagging(_)) && resume.is_some_and(|resume| resume > log.head());
+        if log.is_current() && !is_beyond {
             let (cursor, is_resumed) = log.start(resume);
             self.list_behind(index, at as u32, cursor);
             self.announce(index, at, Announcement { request, is_resumed, matching });

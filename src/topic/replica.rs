@@ -192,6 +192,21 @@ impl Log {
         }
     }
 
+    /// Whether following the transfer now takes out critical events behind `flushed`. [`Log::follow`] lets go at once what is overtaken,
+    /// without waiting for [`Log::retain`].
+    #[must_use]
+    pub fn drops_critical(&self, transfer: &Transfer, flushed: Offset) -> bool {
+        let gone_to = transfer.fates.to();
+        let is_anew = self.following.as_ref().is_some_and(|following| following.begun.is_some()) || transfer.is_anew;
+        let is_critical = |offset: &Offset| {
+            self.records.get(*offset).is_some_and(|entry| entry.priority == super::Priority::Critical)
+        };
+        let mut unflushed = self.events.iter().rev().take_while(|offset| **offset > flushed);
+        !transfer.more
+            && (is_anew || gone_to > self.head)
+            && unflushed.any(|offset| *offset <= gone_to && is_critical(offset))
+    }
+
     fn take_in(&mut self, transfer: Transfer) {
         for &(offset, deadline) in &transfer.restarted {
             self.records.get_mut(offset).expect("it is live at the home").deadline = deadline;

@@ -72,6 +72,7 @@ fn every_limit_has_its_test() {
         answer_bytes: 0,            // patches
         unflushed_event_bytes: 0,   // publishing
         sequences: 0,               // publishing
+        shard_answer: 0,            // of several shards: tests/turns
         descriptors: 0, // the process's own limit, which the tests beside need: the kernel's simulation has it
     } = LimitHits::default()
     else {

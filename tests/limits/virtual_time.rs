@@ -41,6 +41,7 @@ impl World {
     fn turn(&mut self) {
         self.shard.kernel_mut().enter(Wait::No).expect("the simulation does not break");
         let wait = self.shard.prepare(self.now);
+        let wait = self.shard.hand_over(wait);
         self.shard.submit(wait).expect("the simulation does not break");
         let sends = std::mem::take(&mut self.shard.kernel_mut().sends);
         self.largest_send = sends.values().map(|sent| sent.bytes.len()).fold(self.largest_send, usize::max);

@@ -83,8 +83,9 @@ impl World {
     }
 
     fn follow_home(&mut self, at: usize, id: u32, is_flush: bool) {
-        let now = self.now;
         let station = &mut self.stations[at];
+        // When its turn began.
+        let now = station.models.now;
         let index = station.shard.topics().find_id(tidegate::ids::TopicId(id)).expect("just seen");
         let topic = station.shard.topics().topic(index);
         let model = station.models.topics.get_mut(&id).expect("made above");

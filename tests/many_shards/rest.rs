@@ -21,6 +21,7 @@ impl World {
     pub fn calm(&mut self) {
         self.say(|| "calm".to_owned());
         (self.weather.stalls_per_mille, self.weather.late_bells_per_mille) = (0, 0);
+        self.weather.interruptions_per_mille = 0;
         self.stations.iter_mut().for_each(|station| station.simulation().set_faults(Faults::default()));
         for link in 0..self.links.len() {
             let (peer, client) = (self.links[link].peer, self.links[link].client);
@@ -33,7 +34,7 @@ impl World {
             self.links[link].pace = Pace::Prompt;
             self.links[link].next_read = self.now;
         }
-        self.clients.iter_mut().for_each(|client| client.slowness = None);
+        self.clients.iter_mut().for_each(|client| (client.slowness, client.flits) = (None, false));
         let end = self.now + CALM;
         while self.now < end {
             let next = self.read_all();

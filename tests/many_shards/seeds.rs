@@ -13,6 +13,7 @@ use tidegate::shard::{Admission, Settings};
 use tidegate::topic::Homes;
 
 use crate::scenario;
+use crate::station::PATIENT;
 use crate::world::World;
 
 /// How long clients do random things.
@@ -24,6 +25,8 @@ pub struct Weather {
     pub mesh: MeshLimits,
     /// Turns after which a shard is not run for up to 800 ms.
     pub stalls_per_mille: usize,
+    /// Turns that the host interrupts for up to 30 ms, before the shard has told the others what it did.
+    pub interruptions_per_mille: usize,
     /// Doorbells that come up to 20 ms late.
     pub late_bells_per_mille: usize,
 }
@@ -70,8 +73,11 @@ fn weather(random: &mut SmallRng) -> Weather {
             batches: pick(&[2, 4, 16, 512]),
             patch_bytes: pick(&[100, 3_000, 4_194_304]),
             publish_bytes: 4_194_304,
+            transfer_bytes: pick(&[300, 3_000, 1_048_576]),
+            catch_up_bytes: pick(&[0, 20_000, 4_194_304]),
         },
         stalls_per_mille: pick(&[0, 0, 1, 10]),
+        interruptions_per_mille: pick(&[0, 0, 10, 100]),
         late_bells_per_mille: pick(&[0, 300]),
     }
 }
@@ -81,8 +87,11 @@ fn settings(random: &mut SmallRng) -> Settings {
     let shards = random.random_range(1..=4);
     settings.homes = Homes { shards, seed: random.random() };
     settings.admission = Arc::new(Admission::new(shards));
-    if random.random_bool(0.3) {
-        settings.classes.iter_mut().for_each(|class| class.linger = Duration::from_millis(20));
+    let answers = [PATIENT, PATIENT, Duration::from_millis(3), Duration::from_millis(100)];
+    settings.limits.shard_answer = answers[random.random_range(0..answers.len())];
+    if random.random_bool(0.5) {
+        let linger = Duration::from_millis([1, 20][random.random_range(0..2)]);
+        settings.classes.iter_mut().for_each(|class| class.linger = linger);
     }
     settings
 }
@@ -99,6 +108,11 @@ fn run(seed: u64, traces: bool) {
     let publishers = random.random_range(1..4);
     let clients = publishers + random.random_range(1..9);
     world.clients = (0..clients).map(|at| scenario::client(&mut random, at < publishers)).collect();
+    if random.random_bool(0.3) {
+        // Replicas come and go with those who want them for a moment, while transfers are on their way.
+        world.clients.truncate(publishers + 2);
+        world.clients.iter_mut().for_each(|client| client.flits = !client.is_publisher);
+    }
     let end_of_chaos = Moment::default() + CHAOS;
     while world.now < end_of_chaos {
         let mut next = world.read_all();

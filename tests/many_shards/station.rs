@@ -17,6 +17,9 @@ pub const TURN: Duration = Duration::from_micros(5);
 /// So many turns without a reason are a busy loop.
 const IDLE_TURNS: u32 = 300;
 
+/// No stall lasts so long.
+pub const PATIENT: Duration = Duration::from_secs(20);
+
 /// What the thread does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -30,6 +33,14 @@ pub enum State {
     Ended,
 }
 
+/// A turn that has not told anybody what it did.
+#[derive(Clone, Copy, Debug)]
+pub struct Interrupted {
+    pub wait: Wait,
+    /// Completions that the kernel had reported.
+    pub reported: u64,
+}
+
 pub struct Station {
     pub shard: Shard<Tap>,
     pub commands: Sender<ShardCommand>,
@@ -38,7 +49,8 @@ pub struct Station {
     pub state: State,
     /// The host runs something else until then.
     pub stalled_until: Moment,
-
+    /// The turn that the host interrupted may wait so long in its end.
+    pub interrupted: Option<Interrupted>,
     /// A peer did something: its kernel has to look.
     pub is_touched: bool,
     idle_turns: u32,
@@ -50,6 +62,7 @@ impl Station {
         let models = Models {
             classes: settings.classes.clone(),
             ledgers: vec![Ledger::default(); settings.classes.len()],
+            is_impatient: settings.limits.shard_answer < PATIENT,
             ..Models::default()
         };
         let inlets = Inlets { commands: received, publishes: crossbeam_channel::never() };
@@ -63,7 +76,7 @@ impl Station {
             by_socket: BTreeMap::new(),
             state: State::Awake,
             stalled_until: Moment::default(),
-
+            interrupted: None,
             is_touched: false,
             idle_turns: 0,
         }

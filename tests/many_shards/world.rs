@@ -14,7 +14,7 @@ use tidegate::shard::{Settings, ShardCommand};
 use crate::client::{Client, Link};
 use crate::follow::Deed;
 use crate::seeds::Weather;
-use crate::station::{State, Station, TURN};
+use crate::station::{Interrupted, State, Station, TURN};
 use crate::stream::Models;
 use crate::tap::Change;
 
@@ -148,16 +148,21 @@ impl World {
         if !due.is_empty() {
             let at = due[self.below(due.len())];
             let state = self.stations[at].state;
-            match state {
-                State::Drowsy(until) => {
-                    self.stations[at].fall_asleep(until);
-                    has_acted = true;
+            if let Some(interrupted) = self.stations[at].interrupted.take() {
+                self.end_turn(at, interrupted);
+                has_acted = true;
+            } else {
+                match state {
+                    State::Drowsy(until) => {
+                        self.stations[at].fall_asleep(until);
+                        has_acted = true;
+                    }
+                    _ if self.stations[at].wakes(now) => {
+                        self.turn(at);
+                        has_acted = true;
+                    }
+                    _ => {}
                 }
-                _ if self.stations[at].wakes(now) => {
-                    self.turn(at);
-                    has_acted = true;
-                }
-                _ => {}
             }
         }
         let bell = self.bells.iter().map(|(due, _)| *due).min().unwrap_or(Moment::NEVER);
@@ -178,8 +183,23 @@ impl World {
         station.shard.kernel_mut().reported = 0;
         let wait = station.shard.prepare(now);
         let reported = station.shard.kernel_mut().reported;
-        self.ring(at);
         self.follow(at, true);
+        let interrupted = Interrupted { wait, reported };
+        if self.chance(self.weather.interruptions_per_mille) {
+            let pause = Duration::from_micros(1 + self.below(30_000) as u64);
+            self.stations[at].stalled_until = now + pause;
+            self.stations[at].interrupted = Some(interrupted);
+            self.say(|| format!("shard {at} is interrupted for {pause:?}"));
+        } else {
+            self.end_turn(at, interrupted);
+        }
+    }
+
+    /// ... what others hear of it, and see.
+    fn end_turn(&mut self, at: usize, Interrupted { wait, reported }: Interrupted) {
+        let now = self.now;
+        let wait = self.stations[at].shard.hand_over(wait);
+        self.ring(at);
         self.stations[at].shard.submit(Wait::No).expect("the simulation does not break");
         let sends = self.look(at);
         self.follow(at, false);

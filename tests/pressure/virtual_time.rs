@@ -67,6 +67,7 @@ impl World {
     fn turn(&mut self, next: Moment) {
         self.shard.kernel_mut().enter(Wait::No).expect("the simulation does not break");
         let wait = self.shard.prepare(self.now);
+        let wait = self.shard.hand_over(wait);
         self.shard.submit(wait).expect("the simulation does not break");
         let due = match wait {
             Wait::No => self.now,

@@ -83,6 +83,8 @@ pub struct Client {
     pub sequence: u64,
     pub next_act: Moment,
     pub is_publisher: bool,
+    /// It changes its subscriptions all the time.
+    pub flits: bool,
     pub slowness: Option<Pace>,
     pub credit_bytes: u64,
 }

@@ -154,6 +154,7 @@ impl World {
     pub fn act(&mut self, client: usize) {
         let pause = match self.below(10) {
             0 => 1 + self.below(800),
+            _ if self.clients[client].flits => 1 + self.below(6),
             _ => 1 + self.below(if self.clients[client].is_publisher { 25 } else { 150 }),
         };
         self.clients[client].next_act = self.now + Duration::from_micros(pause as u64 * 1_000);
@@ -167,6 +168,9 @@ impl World {
                 self.leave(client, link, true);
             }
             return;
+        }
+        if self.clients[client].flits && self.chance(700) {
+            return self.change_subscriptions(client, link);
         }
         match self.below(1_000) {
             0..15 => self.leave(client, link, false),

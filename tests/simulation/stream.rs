@@ -50,6 +50,8 @@ pub struct Models {
     pub ledgers: Vec<Ledger>,
     pub now: Moment,
     pub turn: u64,
+    /// Shards do not wait for those that stall: what was acknowledged there may be shown later.
+    pub is_impatient: bool,
 }
 
 /// One connection's bytes from the server.
@@ -127,7 +129,7 @@ impl Stream {
         match body {
             Body::Subscribed(subscribed) if subscribed.topic_id > 0 => self.subscribed(subscribed, request, models),
             Body::Subscribed(subscribed) => {
-                let mut asked = self.asked.iter().filter(|asked| asked.request == request);
+                let mut asked = self.asked.iter().filter(|asked| asked.request == request && !models.is_impatient);
                 let missed = |id: &u32| {
                     let known = models.topics.get(id);
                     known.is_some_and(|topic| topic.name == subscribed.topic) && models.living.contains_key(id)
@@ -164,7 +166,7 @@ impl Stream {
         let topic = models.topics.get(&id).unwrap_or_else(|| panic!("topic {id} has no records"));
         assert_eq!((&subscribed.topic, subscribed.head), (&topic.name, topic.head()), "Subscribed");
         let name = TopicName::parse(&topic.name).expect("valid");
-        if let Some(asked) = self.asked.iter().find(|asked| asked.request == request) {
+        if let Some(asked) = self.asked.iter().find(|asked| asked.request == request && !models.is_impatient) {
             let acknowledged = asked.acknowledged.get(&id).copied().unwrap_or_default();
             assert!(subscribed.head >= acknowledged, "{subscribed:?}: {acknowledged} had been acknowledged");
             let (epoch, floor) = models.living.get(&id).copied().unwrap_or((subscribed.epoch, u64::MAX));

@@ -145,6 +145,7 @@ impl World {
         let wait = self.shard.prepare(self.now);
         let reported = self.shard.kernel_mut().reported;
         self.follow(true);
+        let wait = self.shard.hand_over(wait);
         self.shard.submit(wait).expect("the simulation does not break");
         let sends = self.look();
         self.follow(false);

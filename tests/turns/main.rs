@@ -5,6 +5,7 @@
 
 mod forgetting;
 mod pausing;
+mod silent;
 mod stopped;
 mod takeover;
 mod world;

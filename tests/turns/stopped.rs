@@ -147,3 +147,100 @@ fn publishers_of_a_home_that_stands_still_wait_and_lose_nothing() {
     }
     world.end();
 }
+
+#[test]
+fn a_home_that_appends_more_than_single_transfers_carry_keeps_its_replica_near_the_head() {
+    let mut world = World::new(2, |settings| settings.limits.messages_per_second = u32::MAX);
+    let topic = world.topic("depth/", 0, 0);
+    let mut publishers: Vec<_> = (0..40).map(|_| world.hello(0)).collect();
+    let mut subscriber = world.hello(1);
+    world.subscribe(&mut subscriber, &topic);
+    world.settle();
+    let limits = MeshLimits::for_shards(2);
+    let value = "x".repeat(15_000);
+    let replica = |world: &World| {
+        let topics = world.shards[1].topics();
+        topics.find(&topic).map_or((0, 0), |at| {
+            let log = &topics.topic(at).log;
+            (log.head().0, log.memory_bytes())
+        })
+    };
+    let (mut heads, mut latest, mut most) = (Vec::new(), 0, 0);
+    for turn in 0..60 {
+        // Twice as much as a transfer carries, to 640 keys.
+        for (at, publisher) in publishers.iter_mut().enumerate() {
+            for part in 0..1 + turn % 2 {
+                let records = (0..4).map(|k| keyed(&format!("{at}/{part}/{k}"), &value)).collect();
+                world.publish(publisher, &topic, records);
+            }
+        }
+        world.turn_of_all();
+        for client in publishers.iter_mut().chain([&mut subscriber]) {
+            world.look(client);
+            client.frames.clear();
+        }
+        let home = world.shards[0].topics().find(&topic).map(|at| world.shards[0].topics().topic(at).log.head().0);
+        heads.push(home.unwrap_or(0));
+        let (head, bytes) = replica(&world);
+        latest = latest.max(heads.iter().rev().take_while(|home| **home > head).count());
+        most = most.max(bytes);
+    }
+    let at_home = world.shards[0].topics().find(&topic).expect("it is there");
+    let log = world.shards[0].topics().topic(at_home).log.memory_bytes();
+    // What it has; twice that and a chunk, which wait; and what then comes at once.
+    let bound = 4 * log.max(limits.catch_up_bytes) + 2 * limits.transfer_bytes;
+    assert!(most <= bound, "{most} bytes at the replica, {log} at home");
+    assert!(latest <= 30, "the replica was {latest} turns late");
+    world.until("the replica is at the head", |world| {
+        replica(world).0 == world.shards[0].topics().topic(at_home).log.head().0
+    });
+    world.end();
+}
+
+#[test]
+fn critical_events_that_reached_a_replica_are_offered_before_those_that_overtook_them() {
+    // One transfer at a time.
+    let limits = MeshLimits { batches: 2, ..MeshLimits::for_shards(2) };
+    let mut world =
+        World::with_mesh(2, limits, |settings| settings.classes.last_mut().expect("there is one").events = 4);
+    let topic = world.topic("e", 0, 0);
+    let mut publisher = world.hello(0);
+    let critical = |value: &str| wire::Record { priority: wire::Priority::Critical.into(), ..event(value) };
+    world.publish(&mut publisher, &topic, vec![keyed("k", "v")]);
+    // More than are sent to in one turn.
+    let mut subscribers: Vec<_> = (0..700).map(|_| world.connect(1)).collect();
+    world.settle();
+    for subscriber in &mut subscribers {
+        world.show(subscriber, Bytes::new());
+        world.subscribe(subscriber, &topic);
+    }
+    world.settle();
+    for subscriber in &mut subscribers {
+        world.look(subscriber);
+        subscriber.frames.clear();
+    }
+    world.settle();
+    world.publish(&mut publisher, &topic, (0..3).map(|at| critical(&format!("first {at}"))).collect());
+    world.turns([0, 0]);
+    // The other shard has not looked: these wait at home, where most of them are dropped.
+    for _ in 0..5 {
+        world.publish(&mut publisher, &topic, (0..4).map(|_| critical("later")).collect());
+        world.turns([0, 0]);
+    }
+    world.turns([1, 0]);
+    (0..10).for_each(|_| world.turns([1, 0]));
+    let mut lost = Vec::new();
+    for subscriber in &mut subscribers {
+        world.look(subscriber);
+        let patches = subscriber.frames.drain(..).filter_map(|frame| match frame.body {
+            Some(Body::Patch(patch)) => Some(patch),
+            _ => None,
+        });
+        let patches: Vec<_> = patches.collect();
+        lost.push(patches.iter().map(|patch| patch.lost).sum::<u64>());
+        let came = patches.iter().flat_map(|patch| &patch.records).filter(|record| record.value.starts_with(b"first"));
+        assert_eq!(came.count(), 3, "lost {lost:?}");
+    }
+    assert!(lost.iter().all(|lost| *lost == 16), "what the home's log dropped, and nothing else: {lost:?}");
+    world.end();
+}

@@ -42,6 +42,10 @@ pub struct Client {
 
 impl World {
     pub fn new(shards: u16, change: impl FnOnce(&mut Settings)) -> Self {
+        Self::with_mesh(shards, MeshLimits::for_shards(shards), change)
+    }
+
+    pub fn with_mesh(shards: u16, limits: MeshLimits, change: impl FnOnce(&mut Settings)) -> Self {
         let homes = Homes { shards, seed: 7 };
         let admission = Arc::new(Admission::new(shards));
         let mut settings = Settings { homes, admission, ..Settings::default() };
@@ -61,7 +65,7 @@ impl World {
             let kernel = Simulation::new(SimulationConfig { seed, ..config });
             Shard::new(kernel, settings.clone(), mesh, wall, seed, inlets)
         };
-        let shards = mesh::connect(shards, MeshLimits::for_shards(shards)).into_iter().map(begin).collect();
+        let shards = mesh::connect(shards, limits).into_iter().map(begin).collect();
         Self { shards, outlets, homes, now: Moment::default() }
     }
 
