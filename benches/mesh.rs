@@ -1,18 +1,28 @@
-//! The hop between shards: what a batch costs through the mesh's channel, beside a ring of one slot that could take its place, and
-//! what it costs to wake a shard that sleeps in its ring. Two threads, each on a CPU of its own if there are two.
+//! The hop between shards, on two threads of which each has a CPU of its own; without two CPUs there is nothing to measure.
 //!
-//! `cargo bench --bench mesh`: each figure is there and back, so a hop is half of it.
+//! * `publish_to_flush`: a whole hop. The publisher's shard, the topic's home, takes a publish in; the other one's send to a subscriber is made.
+//!   Both are whole shards over simulated sockets.
+//! * `there_and_back/…`: one message each way, so a hop is half of it: through the mesh, its channel alone (crossbeam), a ring for one
+//!   producer and one consumer (rtrb), and a bare word (what the cache lines cost). Both sides look all the time.
+//! * `there_and_back/asleep`: both sleep in their io_uring, and ring each other's doorbell.
+//! * `doorbell/…`: what a sender does for a shard that is awake, and the ring of one that sleeps.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
 use criterion::{Criterion, criterion_group, criterion_main};
+use tidegate::clock::Moment;
 use tidegate::ids::ShardId;
 use tidegate::kernel::{Kernel, ListenOptions, Ring, RingConfig, RingHandle, Wait, listen};
 use tidegate::mesh::{self, Endpoint, MeshLimits};
+
+#[allow(dead_code, unreachable_pub, reason = "the tests' shards and clients, of which not all is needed")]
+#[path = "../tests/turns/world.rs"]
+mod world;
 
 const HERE: ShardId = ShardId(0);
 const THERE: ShardId = ShardId(1);
@@ -23,21 +33,33 @@ struct Echo {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Keeps this thread on one CPU, and makes sure of it.
+fn pin(cpu: CoreId) {
+    assert!(core_affinity::set_for_current(cpu), "no permission to use CPU {}", cpu.id);
+    let may_use: Vec<_> = core_affinity::get_core_ids().unwrap_or_default().iter().map(|cpu| cpu.id).collect();
+    assert_eq!(may_use, [cpu.id], "the thread is on one CPU");
+}
+
+/// Two CPUs: asked for once, as a pinned thread sees no other.
+fn cpus() -> (CoreId, CoreId) {
+    static CPUS: LazyLock<Vec<CoreId>> = LazyLock::new(|| core_affinity::get_core_ids().unwrap_or_default());
+    match CPUS[..] {
+        [first, .., last] => (first, last),
+        _ => panic!("the hop between two shards needs two CPUs"),
+    }
+}
+
 impl Echo {
     fn start(run: impl FnOnce(&AtomicBool) + Send + 'static) -> Self {
         let is_over = Arc::<AtomicBool>::default();
         let told = is_over.clone();
-        // Asked once: a pinned thread may use no other.
-        static CPUS: LazyLock<Vec<CoreId>> = LazyLock::new(|| core_affinity::get_core_ids().unwrap_or_default());
-        if let [first, .., last] = CPUS[..] {
-            core_affinity::set_for_current(first);
-            let thread = std::thread::spawn(move || {
-                core_affinity::set_for_current(last);
-                run(&told);
-            });
-            return Self { is_over, thread: Some(thread) };
-        }
-        Self { is_over, thread: Some(std::thread::spawn(move || run(&told))) }
+        let (here, there) = cpus();
+        pin(here);
+        let thread = std::thread::spawn(move || {
+            pin(there);
+            run(&told);
+        });
+        Self { is_over, thread: Some(thread) }
     }
 
     fn stop(&mut self, wake: impl FnOnce()) {
@@ -67,7 +89,7 @@ fn awake(criterion: &mut Criterion) {
         }
     });
     let mut arrived = Vec::new();
-    criterion.bench_function("awake/mesh", |bencher| {
+    criterion.bench_function("there_and_back/mesh", |bencher| {
         bencher.iter(|| {
             here.push(THERE, 7, 0);
             here.send(|_| unreachable!("nobody sleeps"));
@@ -79,6 +101,126 @@ fn awake(criterion: &mut Criterion) {
         });
     });
     echo.stop(|| {});
+}
+
+/// The channel that a way of the mesh is made of, without batches, bitmap and flag.
+fn channel(criterion: &mut Criterion) {
+    let (to_there, at_there) = crossbeam_channel::bounded::<u64>(512);
+    let (to_here, at_here) = crossbeam_channel::bounded::<u64>(512);
+    let mut echo = Echo::start(move |is_over| {
+        while !is_over.load(Ordering::Acquire) {
+            if let Ok(message) = at_there.try_recv() {
+                to_here.try_send(message).expect("one is on its way");
+            }
+            std::hint::spin_loop();
+        }
+    });
+    criterion.bench_function("there_and_back/crossbeam", |bencher| {
+        bencher.iter(|| {
+            to_there.try_send(7).expect("one is on its way");
+            while at_here.try_recv().is_err() {
+                std::hint::spin_loop();
+            }
+        });
+    });
+    echo.stop(|| {});
+}
+
+/// A ring that only one thread writes and only one reads.
+fn spsc(criterion: &mut Criterion) {
+    let (mut to_there, mut at_there) = rtrb::RingBuffer::<u64>::new(512);
+    let (mut to_here, mut at_here) = rtrb::RingBuffer::<u64>::new(512);
+    let mut echo = Echo::start(move |is_over| {
+        while !is_over.load(Ordering::Acquire) {
+            if let Ok(message) = at_there.pop() {
+                to_here.push(message).expect("one is on its way");
+            }
+            std::hint::spin_loop();
+        }
+    });
+    criterion.bench_function("there_and_back/rtrb", |bencher| {
+        bencher.iter(|| {
+            to_there.push(7).expect("one is on its way");
+            while at_here.pop().is_err() {
+                std::hint::spin_loop();
+            }
+        });
+    });
+    echo.stop(|| {});
+}
+
+/// From a publish at its topic's home to the send that another shard makes of it.
+fn publish_to_flush(criterion: &mut Criterion) {
+    use world::{World, keyed};
+    let mut world = World::new(2, |settings| settings.limits.messages_per_second = u32::MAX);
+    let topic = world.topic("t", 0, 0);
+    let (mut publisher, mut subscriber) = (world.hello(0), world.hello(1));
+    world.publish(&mut publisher, &topic, vec![keyed("k", "first")]);
+    world.subscribe(&mut subscriber, &topic);
+    world.settle();
+    world.look(&mut subscriber);
+    world.settle();
+    let (began, already) = (Instant::now(), world.now);
+    let now = move || already + began.elapsed();
+    let mut there = world.shards.remove(1);
+    let made = Arc::<AtomicU64>::default();
+    let told = made.clone();
+    let mut echo = Echo::start(move |is_over| {
+        while !is_over.load(Ordering::Acquire) {
+            turn_of(&mut there, now());
+            let bytes = there.kernel_mut().peer_read(subscriber.peer, usize::MAX);
+            if !bytes.is_empty() {
+                told.fetch_add(
+                    patches_in(&bytes, |pong| there.kernel_mut().peer_write(subscriber.peer, pong)),
+                    Ordering::Release,
+                );
+            }
+        }
+    });
+    criterion.bench_function("publish_to_flush", |bencher| {
+        bencher.iter_custom(|rounds| {
+            let mut spent = Duration::ZERO;
+            for round in 0..rounds {
+                let before = made.load(Ordering::Acquire);
+                world.now = now();
+                world.publish(&mut publisher, &topic, vec![keyed("k", &format!("{round:0128}"))]);
+                // What it is told of its publishes is not a part of the hop, nor is the arrival of the bytes.
+                turn_of(&mut world.shards[0], now());
+                let begun = Instant::now();
+                turn_of(&mut world.shards[0], now());
+                while made.load(Ordering::Acquire) == before {
+                    std::hint::spin_loop();
+                }
+                spent += begun.elapsed();
+                world.look(&mut publisher);
+                publisher.frames.clear();
+            }
+            spent
+        });
+    });
+    echo.stop(|| {});
+}
+
+fn turn_of(shard: &mut tidegate::shard::Shard<tidegate::kernel::Simulation>, now: Moment) {
+    shard.kernel_mut().set_now(now);
+    shard.turn(now, false).expect("the simulation does not break");
+}
+
+/// Counts the patches in what a subscriber was sent, and answers its markers.
+fn patches_in(mut bytes: &[u8], mut pong: impl FnMut(&[u8])) -> u64 {
+    let mut patches = 0;
+    while let [opcode, len, rest @ ..] = bytes {
+        let (len, rest) = match len {
+            126 => (usize::from(u16::from_be_bytes([rest[0], rest[1]])), &rest[2..]),
+            len => (usize::from(*len), rest),
+        };
+        match opcode & 15 {
+            9 => pong(&[&[0x8a, 0x80 | len as u8, 0, 0, 0, 0], &rest[..len]].concat()),
+            _ => patches += 1,
+        }
+        bytes = &rest[len..];
+    }
+    patches
 }
 
 /// One word each way: what the cache lines themselves cost.
@@ -97,7 +239,7 @@ fn slot(criterion: &mut Criterion) {
         }
     });
     let mut number = 0;
-    criterion.bench_function("awake/slot", |bencher| {
+    criterion.bench_function("there_and_back/word", |bencher| {
         bencher.iter(|| {
             number += 1;
             ways[0].store(number, Ordering::Release);
@@ -149,7 +291,7 @@ fn asleep(criterion: &mut Criterion) {
     let their_handle = take.recv().expect("it is made");
     mine.connect(vec![mine.handle().expect("a descriptor"), their_handle]);
     let mut arrived = Vec::new();
-    criterion.bench_function("asleep/doorbell", |bencher| {
+    criterion.bench_function("there_and_back/asleep", |bencher| {
         bencher.iter(|| {
             here.push(THERE, 7, 0);
             while arrived.is_empty() {
@@ -166,5 +308,30 @@ fn asleep(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, awake, slot, asleep);
+/// What a sender does: for a shard that is awake, and the system call that wakes one.
+fn doorbell(criterion: &mut Criterion) {
+    let (mut here, mut there) = pair();
+    let mut arrived = Vec::new();
+    criterion.bench_function("doorbell/awake", |bencher| {
+        bencher.iter(|| {
+            here.push(THERE, 7, 0);
+            here.send(|_| unreachable!("nobody sleeps"));
+            there.drain(&mut arrived);
+            arrived.clear();
+        });
+    });
+    let (mut mine, mut theirs) = (ring(), ring());
+    let handles = vec![mine.handle().expect("a descriptor"), theirs.handle().expect("a descriptor")];
+    mine.connect(handles);
+    criterion.bench_function("doorbell/ring", |bencher| {
+        bencher.iter(|| {
+            mine.ring(THERE.0);
+            mine.enter(Wait::No).expect("the ring works");
+            theirs.enter(Wait::No).expect("the ring works");
+            while mine.completion().is_some() || theirs.completion().is_some() {}
+        });
+    });
+}
+
+criterion_group!(benches, publish_to_flush, awake, channel, spsc, slot, asleep, doorbell);
 criterion_main!(benches);
