@@ -51,14 +51,13 @@ impl Core {
             ShardMessage::Fence { question, pattern } => self.fence(from, question, &pattern),
             ShardMessage::FenceReached { question } => self.answered(from, question, Knowledge::Nothing),
             ShardMessage::Claim { question, session, at } => {
-                let knowledge = match self.claims.contains_key(&session) {
-                    true if !self.is_claimed_later(from, session, at) => self.knowledge(session),
-                    is_claimed => {
-                        if is_claimed {
-                            self.drop_claim(session);
-                        }
-                        self.let_go(session, at)
-                    }
+                let is_claimed = self.claims.contains_key(&session);
+                let knowledge = if is_claimed && !self.is_claimed_later(from, session, at) {
+                    // Whoever holds it here showed it later, and keeps it.
+                    self.knowledge(session)
+                } else {
+                    self.drop_claim(session);
+                    self.let_go(session, at)
                 };
                 self.mesh.push(from, ShardMessage::Claimed { question, knowledge }, 0);
             }
