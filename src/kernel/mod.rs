@@ -19,6 +19,7 @@ mod probe;
 mod ring;
 mod signal;
 mod simulation;
+mod slots;
 mod sockets;
 mod uring;
 mod waker;

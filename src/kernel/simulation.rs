@@ -22,8 +22,12 @@ use bytes::Bytes;
 use self::network::Network;
 pub use self::network::{PeerEnd, PeerId};
 use self::random::Random;
+use super::slots::Slots;
 use super::{Completion, Handed, Held, Kernel, KernelCounters, Received, SocketId, TcpInfo, Wait, Waker};
 use crate::clock::Moment;
+
+/// A completion of a slot's former holder comes after its release, by so many times what others are late.
+const STALE_DELAYS: u32 = 10;
 
 /// The sizes of a [`Simulation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,8 +117,7 @@ pub struct Simulation {
     config: SimulationConfig,
     random: Random,
     network: Network,
-    slots: Vec<Slot>,
-    free: Vec<u32>,
+    slots: Slots<Slot>,
     buffers: Vec<Buffer>,
     unused: Vec<u16>,
     /// Completions that will be seen: when, a random order among equal moments, and a sequence.
@@ -136,12 +139,11 @@ pub struct Simulation {
 
 type Place = (Moment, u64, u64);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent claims about one socket, each with its own life")]
 struct Slot {
-    generation: u32,
-    /// Whose connection; `None` in a free slot.
-    peer: Option<PeerId>,
+    /// Whose connection.
+    peer: PeerId,
     wants_to_receive: bool,
     /// Stands in the list of those that wait for buffers, or will be armed again by an event.
     is_starved: bool,
@@ -155,6 +157,24 @@ struct Slot {
     is_closing: bool,
     /// The last place in `pending` of what must stay in order.
     last_place: Place,
+}
+
+impl Slot {
+    fn new(peer: PeerId) -> Self {
+        Self {
+            peer,
+            wants_to_receive: true,
+            is_starved: false,
+            has_ended: false,
+            awaits_writable: false,
+            is_writable_due: false,
+            sent_in_turn: 0,
+            has_short: false,
+            finishes: false,
+            is_closing: false,
+            last_place: Place::default(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -189,7 +209,6 @@ enum Event {
     Released(SocketId),
     Accepted(SocketId, SocketAddr),
     AcceptPaused(i32),
-    Stale(SocketId),
 }
 
 #[derive(Debug, Default)]
@@ -211,8 +230,7 @@ impl Simulation {
             config,
             random: Random::new(config.seed),
             network: Network::new(),
-            slots: Vec::new(),
-            free: Vec::new(),
+            slots: Slots::new(),
             buffers: (0..config.buffers).map(|_| Buffer::default()).collect(),
             unused: (0..config.buffers).rev().collect(),
             pending: BTreeMap::new(),
@@ -346,19 +364,17 @@ impl Simulation {
     /// Lets arrive what is due, and completes what that makes ready.
     fn settle(&mut self) {
         for peer in self.network.advance() {
-            let index = self.slots.iter().position(|slot| slot.peer == Some(peer));
-            if let Some(index) = index {
-                let index = u32::try_from(index).expect("as many as ids");
-                let socket = SocketId { index, generation: self.slots[index as usize].generation };
+            let held = self.slots.iter().find(|(_, slot)| slot.peer == peer).map(|(socket, _)| socket);
+            if let Some(socket) = held {
                 self.look_at(socket);
             }
         }
     }
 
     fn find(&mut self, socket: SocketId) -> Option<(&mut Slot, PeerId)> {
-        let slot = self.slots.get_mut(socket.index as usize)?;
-        let peer = slot.peer?;
-        (slot.generation == socket.generation).then_some((slot, peer))
+        let slot = self.slots.find(socket)?;
+        let peer = slot.peer;
+        Some((slot, peer))
     }
 
     fn find_open(&mut self, socket: SocketId) -> Option<(&mut Slot, PeerId)> {
@@ -465,14 +481,7 @@ impl Simulation {
                 return;
             }
             let peer = self.network.backlog.pop_front().expect("not empty");
-            let index = self.free.pop().unwrap_or_else(|| {
-                self.slots.push(Slot::default());
-                u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 sockets")
-            });
-            let slot = &mut self.slots[index as usize];
-            let generation = slot.generation.wrapping_add(1);
-            *slot = Slot { generation, peer: Some(peer), wants_to_receive: true, ..Slot::default() };
-            let socket = SocketId { index, generation };
+            let socket = self.slots.insert(Slot::new(peer));
             let address = self.network.peer(peer).address;
             self.in_order(socket, Event::Accepted(socket, address));
             self.look_at(socket);
@@ -519,23 +528,27 @@ impl Simulation {
     }
 
     fn release_slot(&mut self, socket: SocketId) {
-        let Some((slot, _)) = self.find(socket) else { return };
-        slot.peer = None;
-        self.free.push(socket.index);
+        if self.slots.remove(socket).is_none() {
+            return;
+        }
         self.events.push_back(Event::Released(socket));
         if self.random.chance(self.config.faults.stale_completion) {
-            let due = self.due();
-            self.schedule(due, Event::Stale(socket));
+            // Late enough for the slot to have its next holder.
+            let late = self.random.duration(STALE_DELAYS * self.config.faults.longest_delay);
+            let event = match self.random.below(3) {
+                0 => Event::Writable(socket),
+                1 => Event::Ended(socket, libc::ECONNRESET),
+                _ => Event::Rearm(socket),
+            };
+            self.schedule(self.network.now + late, event);
         }
         self.acceptor.is_short = false;
     }
 
     /// Closes a connection that nobody was told of.
     fn forget(&mut self, socket: SocketId) {
-        if let Some((slot, peer)) = self.find(socket) {
-            slot.peer = None;
-            self.free.push(socket.index);
-            self.network.server_reset(peer);
+        if let Some(slot) = self.slots.remove(socket) {
+            self.network.server_reset(slot.peer);
         }
     }
 
@@ -685,9 +698,8 @@ impl Kernel for Simulation {
             }
         }
         // Whatever was asked for since the last call may be ready already.
-        for index in 0..self.slots.len() {
-            let generation = self.slots[index].generation;
-            self.look_at(SocketId { index: u32::try_from(index).expect("as many as ids"), generation });
+        for socket in self.slots.iter().map(|(socket, _)| socket).collect::<Vec<_>>() {
+            self.look_at(socket);
         }
         while let Some(entry) = self.pending.first_entry() {
             if entry.key().0 > self.network.now {
@@ -714,18 +726,16 @@ impl Kernel for Simulation {
                 Event::Released(socket) => return Some(Completion::Released { socket }),
                 Event::AcceptPaused(errno) => return Some(Completion::AcceptPaused { errno }),
                 Event::Idle(socket) => self.release_slot(socket),
-                Event::Stale(socket) => self.counters.stale_completions += u64::from(self.find(socket).is_none()),
-                Event::Rearm(socket) => {
-                    if let Some((slot, _)) = self.find(socket) {
-                        slot.is_starved = false;
-                        self.receive(socket);
-                    }
+                Event::Rearm(socket) if self.find(socket).is_some() => {
+                    self.find(socket).expect("just found").0.is_starved = false;
+                    self.receive(socket);
                 }
                 Event::Accepted(socket, _) if !self.network.is_listening => self.forget(socket),
                 Event::Accepted(socket, peer) if self.find_open(socket).is_some() => {
                     return Some(Completion::Accepted { socket, peer });
                 }
                 Event::Ended(socket, errno) if self.find_open(socket).is_some() => {
+                    self.find_open(socket).expect("just found").0.has_ended = true;
                     return Some(Completion::Ended { socket, errno });
                 }
                 Event::Writable(socket) if self.find_open(socket).is_some() => {
@@ -738,16 +748,22 @@ impl Kernel for Simulation {
                     return Some(Completion::Received { socket, received });
                 }
                 Event::Arrived(_, received) => self.give_back(received.buffer),
-                Event::Accepted(..) | Event::Ended(..) | Event::Writable(_) => {}
+                // Of a closing socket, or of an earlier holder of the slot.
+                Event::Accepted(socket, _)
+                | Event::Ended(socket, _)
+                | Event::Writable(socket)
+                | Event::Rearm(socket) => {
+                    self.counters.stale_completions += u64::from(self.find(socket).is_none());
+                }
             }
         }
         None
     }
 
     fn held(&self) -> Held {
-        let sockets = self.slots.len() - self.free.len();
+        let sockets = self.slots.count();
         let busy = |slot: &&Slot| slot.is_closing || slot.wants_to_receive && !slot.has_ended && !slot.is_starved;
-        let held = || self.slots.iter().filter(|slot| slot.peer.is_some());
+        let held = || self.slots.iter().map(|(_, slot)| slot);
         let polls = held().filter(|slot| !slot.is_closing && slot.awaits_writable).count();
         let listener = usize::from(self.network.is_listening);
         let is_accepting = self.network.is_listening && !self.acceptor.is_paused && !self.acceptor.is_short;

@@ -12,16 +12,16 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+use super::slots::Slots;
 use super::{SocketId, TcpInfo};
 use crate::limits::NOTSENT_LOWAT_BYTES;
 
 /// What the kernel does for one socket, and what was asked.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent claims about one socket, each with its own life")]
 pub(super) struct Slot {
-    generation: u32,
-    /// Open until the kernel holds no operation; `None` in a free slot.
-    fd: Option<OwnedFd>,
+    /// Open until the kernel holds no operation.
+    fd: OwnedFd,
     /// Final completions that are still to come (sends, which end within their call, not counted).
     pub(super) operations: u8,
     /// True exactly when a multishot receive is queued or in flight.
@@ -46,34 +46,50 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    fn new(fd: OwnedFd) -> Self {
+        Self {
+            fd,
+            operations: 0,
+            is_receiving: false,
+            wants_to_receive: false,
+            is_cancelling: false,
+            is_starved: false,
+            has_ended: false,
+            awaits_writable: false,
+            sent_in_turn: 0,
+            has_short: false,
+            finishes: false,
+            is_closing: false,
+        }
+    }
+
     pub(super) fn raw_fd(&self) -> RawFd {
-        self.fd().as_raw_fd()
+        self.fd.as_raw_fd()
     }
 
     pub(super) fn fd(&self) -> &OwnedFd {
-        self.fd.as_ref().expect("a slot that is found by its id is not free")
+        &self.fd
     }
 
     pub(super) fn socket(&self) -> SockRef<'_> {
-        SockRef::from(self.fd())
+        SockRef::from(&self.fd)
     }
 }
 
 /// All slots.
 #[derive(Debug)]
 pub(super) struct Sockets {
-    slots: Vec<Slot>,
-    free: Vec<u32>,
+    slots: Slots<Slot>,
     max: usize,
 }
 
 impl Sockets {
     pub(super) fn new(max: usize) -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), max }
+        Self { slots: Slots::new(), max }
     }
 
     pub(super) fn count(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.count()
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -83,20 +99,12 @@ impl Sockets {
     /// Gives a socket a slot.
     pub(super) fn insert(&mut self, fd: OwnedFd) -> SocketId {
         assert!(!self.is_full(), "the caller looks first");
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
-            u32::try_from(self.slots.len() - 1).expect("at most MAX_SOCKETS")
-        });
-        let slot = &mut self.slots[index as usize];
-        let generation = slot.generation.wrapping_add(1);
-        *slot = Slot { generation, fd: Some(fd), ..Slot::default() };
-        SocketId { index, generation }
+        self.slots.insert(Slot::new(fd))
     }
 
     /// The slot of a socket, unless the id is void.
     pub(super) fn find(&mut self, socket: SocketId) -> Option<&mut Slot> {
-        let slot = self.slots.get_mut(socket.index as usize)?;
-        (slot.generation == socket.generation && slot.fd.is_some()).then_some(slot)
+        self.slots.find(socket)
     }
 
     /// The slot of a socket that is not closing.
@@ -107,23 +115,20 @@ impl Sockets {
     /// Closes the descriptor and frees the slot.
     pub(super) fn remove(&mut self, socket: SocketId) {
         let slot = self.find(socket).expect("only a socket that is held is removed");
-        assert!(slot.is_closing && slot.operations == 0, "the kernel holds no operation of a slot that is freed");
-        slot.fd = None;
-        self.free.push(socket.index);
+        assert!(slot.is_closing, "only a socket that is closing is removed");
+        drop(self.take(socket));
     }
 
     /// Takes the socket out of its slot; the kernel holds no operation of it.
     pub(super) fn take(&mut self, socket: SocketId) -> OwnedFd {
-        let slot = self.find(socket).expect("only a socket that is held is taken out");
+        let slot = self.slots.remove(socket).expect("only a socket that is held is taken out");
         assert!(slot.operations == 0, "the kernel holds no operation of a slot that is freed");
-        let fd = slot.fd.take().expect("it is held");
-        self.free.push(socket.index);
-        fd
+        slot.fd
     }
 
     /// All sockets that are held.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Slot> {
-        self.slots.iter().filter(|slot| slot.fd.is_some())
+        self.slots.iter().map(|(_, slot)| slot)
     }
 }
 
