@@ -20,7 +20,7 @@ pub const PATCH_BYTES: usize = 64 * 1024;
 pub const SENDS_PER_TURN: usize = 512;
 /// Completions looked at in one turn before the flush.
 pub const COMPLETIONS_PER_TURN: usize = 4 * 1024;
-/// Every so many-th chunk goes to the topic that waits longest, whatever the priorities.
+/// Every so many-th chunk goes to the topic that waits longest; under pressure it has such a part of the room.
 pub const FAIRNESS_INTERVAL: u32 = 8;
 /// In-flight window of a new connection.
 pub const WINDOW_INITIAL_BYTES: u64 = 16 * 1024;

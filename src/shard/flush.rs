@@ -20,7 +20,7 @@ use crate::protocol::wire::{self, server_frame::Body};
 use crate::shard::connection::{NO_ENTRY, Stage};
 use crate::shard::core::{Core, Order};
 use crate::shard::outbox::TurnPatch;
-use crate::topic::{Ask, Cursor, PressureWindows, TopicIndex};
+use crate::topic::{Ask, Cursor, PressureWindows, Priority, TopicIndex};
 
 /// What came of giving one topic its turn on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,21 @@ enum Chunk {
     NoRoom,
     /// Not before this moment.
     Wait(Moment),
+}
+
+/// A topic that has something for a connection: the highest priority pending, when it was last served (in chunks), and which of
+/// the connection's subscribers it is. Ordered by whose turn it is.
+type Want = (Reverse<Option<Priority>>, u32, u32);
+
+/// Whose turn it is out of order: a topic's waiting time counts double for each priority that it stands above low, so that of those
+/// which only get such turns the lowest still lose most. Whoever waits comes to its turn in the end.
+fn longest_waiting(wants: &[Want], chunks: u32) -> usize {
+    let weighed = |at: &usize| {
+        let (Reverse(priority), served, _) = wants[*at];
+        u64::from(chunks.wrapping_sub(served)) << priority.map_or(0, Priority::index)
+    };
+    // The first of equal ones.
+    (0..wants.len()).rev().max_by_key(weighed).expect("somebody wants something")
 }
 
 impl Core {
@@ -94,9 +109,9 @@ impl Core {
     }
 
     /// Offers the connection's topics their turns, those with pending critical records first, equal ones by waiting time,
-    /// and every eighth chunk to whoever waits longest.
+    /// and every eighth chunk to whoever waits longest, as [`longest_waiting`] has it.
     fn gather(&mut self, index: u32) {
-        let mut wants = Vec::new();
+        let mut wants: Vec<Want> = Vec::new();
         let mut wake_at = Moment::NEVER;
         for position in 0..self.at(index).subscribers.len() {
             let cursor = self.cursor(index, position as u32);
@@ -121,13 +136,17 @@ impl Core {
         while !wants.is_empty() {
             let connection = self.at(index);
             connection.chunks = connection.chunks.wrapping_add(1);
-            let chosen = if connection.chunks.is_multiple_of(FAIRNESS_INTERVAL) {
-                (0..wants.len()).min_by_key(|at| wants[*at].1).expect("there is at least one")
-            } else {
-                0
-            };
+            let (chunks, is_pressed) = (connection.chunks, connection.is_pressed);
+            let (mut chosen, mut limit) = (0, PATCH_BYTES);
+            if chunks.is_multiple_of(FAIRNESS_INTERVAL) {
+                chosen = longest_waiting(&wants, chunks);
+                if is_pressed {
+                    // Out of turn it takes little, or what low priorities are spared would be what high ones lack.
+                    limit = self.room(index) / FAIRNESS_INTERVAL as usize;
+                }
+            }
             let (_, _, position) = wants.remove(chosen);
-            match self.chunk(index, position) {
+            match self.chunk(index, position, limit) {
                 Chunk::Head => {}
                 Chunk::More => is_at_head = false,
                 Chunk::Wait(at) => wake_at = wake_at.min(at),
@@ -242,7 +261,7 @@ impl Core {
                 return true;
             }
         }
-        match self.chunk(index, entry.subscriber()) {
+        match self.chunk(index, entry.subscriber(), PATCH_BYTES) {
             Chunk::Head => true,
             Chunk::Wait(until) => {
                 let connection = self.at(index);
@@ -274,8 +293,8 @@ impl Core {
         self.move_behind(index, position, cursor);
     }
 
-    /// Gives one topic its turn on a connection.
-    fn chunk(&mut self, index: u32, position: u32) -> Chunk {
+    /// Gives one topic its turn on a connection; a patch of its own has at most `limit` bytes, or one record.
+    fn chunk(&mut self, index: u32, position: u32, limit: usize) -> Chunk {
         if self.at(index).outlet.is_blocked {
             return Chunk::NoRoom;
         }
@@ -310,7 +329,7 @@ impl Core {
                 let ask = Ask {
                     now,
                     wall,
-                    room: room.min(PATCH_BYTES),
+                    room: room.min(limit),
                     pressure,
                     window: options.as_ref().and_then(|options| options.window),
                     filter: options.as_ref().and_then(|options| options.filter.as_ref()),
