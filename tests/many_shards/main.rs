@@ -1,7 +1,7 @@
 //! All shards of an engine and the mesh between them, in virtual time: clients that reconnect to any shard, channels that are full,
 //! shards that stall and sleep, and for each shard a model of what it may show.
 //!
-//! `TIDEGATE_SEEDS=5000` looks at so many seeds, `TIDEGATE_SEED=17` replays one and says what happens.
+//! Which seeds: see `runner`. `tests/simulation/seeds` looks at thousands of them.
 
 #![allow(unreachable_pub, reason = "a test of several files")]
 
@@ -15,6 +15,8 @@ mod model;
 #[path = "../simulation/reading.rs"]
 mod reading;
 mod rest;
+#[path = "../simulation/runner.rs"]
+mod runner;
 #[path = "../simulation/scenario.rs"]
 mod scenario;
 mod seeds;

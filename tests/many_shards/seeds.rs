@@ -1,9 +1,7 @@
-//! Many seeds, on all cores, until one fails.
+//! One seed: some seconds of chaos, then calm, and everything must be right.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -12,6 +10,7 @@ use tidegate::mesh::MeshLimits;
 use tidegate::shard::{Admission, Settings};
 use tidegate::topic::Homes;
 
+use crate::runner::every_seed;
 use crate::scenario;
 use crate::station::PATIENT;
 use crate::world::World;
@@ -33,37 +32,7 @@ pub struct Weather {
 
 #[test]
 fn every_seed_adds_up_and_converges_on_all_shards() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
-    if let Some(seed) = number("TIDEGATE_SEED") {
-        run(seed, true);
-        return;
-    }
-    let first = number("TIDEGATE_FIRST_SEED").unwrap_or(1);
-    let end = first + number("TIDEGATE_SEEDS").unwrap_or(300);
-    let (next, failed, began) = (AtomicU64::new(first), AtomicU64::new(u64::MAX), Instant::now());
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end || seed > failed.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    if catch_unwind(AssertUnwindSafe(|| run(seed, false))).is_err() {
-                        failed.fetch_min(seed, Ordering::Relaxed);
-                    }
-                }
-            });
-        }
-    });
-    let failed = failed.into_inner();
-    let count = failed.min(end - 1) - first + 1;
-    println!("{count} seeds, {:.0} a second", count as f64 / began.elapsed().as_secs_f64());
-    assert!(
-        failed == u64::MAX,
-        "found after {count} seeds; replay: TIDEGATE_SEED={failed} cargo test --test many_shards every_seed -- --nocapture"
-    );
+    every_seed("many_shards", 100, run);
 }
 
 fn weather(random: &mut SmallRng) -> Weather {

@@ -1,7 +1,7 @@
 //! The production turn of a shard in virtual time: random clients, limits and faults from a seed, and a model that every patch
 //! is held against.
 //!
-//! `TIDEGATE_SEEDS=5000` looks at so many seeds, `TIDEGATE_SEED=17` replays one and says what happens.
+//! Which seeds: see `runner`. `tests/simulation/seeds` looks at thousands of them.
 
 #![allow(unreachable_pub, reason = "a test of several files")]
 
@@ -9,6 +9,7 @@ mod client;
 mod explain;
 mod model;
 mod reading;
+mod runner;
 mod scenario;
 mod seeds;
 mod stream;

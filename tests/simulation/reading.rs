@@ -119,11 +119,13 @@ impl World {
         }
     }
 
-    /// Whether a Hello with this connection's session may still have been on its way, on a path that the client gave up.
+    /// Whether a Hello with this connection's session may still have been on its way, on a path that the client gave up: it takes
+    /// the session over when it arrives, from a connection that waits to be welcomed, too.
     fn is_shown_late(&self, link: usize) -> bool {
         let held = &self.links[link];
+        let session = if held.is_welcome { &held.session } else { &held.shown };
         let mut others = self.links.iter().enumerate().filter(|(other, _)| *other != link);
-        others.any(|(_, other)| other.client == held.client && !other.is_welcome && other.shown == held.session)
+        others.any(|(_, other)| other.client == held.client && !other.is_welcome && other.shown == *session)
     }
 
     fn hear(&mut self, link: usize, frame: Frame) {
