@@ -43,6 +43,8 @@ impl Core {
         self.commit(entry, begun, taken);
         let connection = self.at(socket.index);
         connection.outlet.is_blocked = true;
+        // Whatever was cut: what is subscribed to from now on is not brought to the head either.
+        connection.is_pressed = true;
         self.orders.push(Order::AwaitWritable(socket));
     }
 

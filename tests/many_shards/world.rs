@@ -246,6 +246,9 @@ impl World {
         for socket in released {
             station.by_socket.remove(&socket);
         }
+        for link in station.by_socket.values() {
+            self.links[*link].stream.end_turn(&station.models);
+        }
         count
     }
 

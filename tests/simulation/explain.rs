@@ -51,6 +51,30 @@ pub struct View<'a> {
     pub class: &'a TopicClass,
     pub now: Moment,
     pub turn: u64,
+    pub pressure: Pressure,
+}
+
+/// Whether a connection is under pressure: it was not brought to the head in the last turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pressure {
+    /// It was: nothing is shed before its own window.
+    None,
+    /// The wire does not say.
+    #[default]
+    Possible,
+    /// It was not: no frame begins with an event past the pressure window of its priority.
+    Certain,
+}
+
+impl View<'_> {
+    fn is_past_pressure_window(&self, past: &Past) -> bool {
+        let window = match past.priority {
+            Priority::Low => self.class.pressure_low,
+            Priority::Normal => self.class.pressure_normal,
+            Priority::High | Priority::Critical => return false,
+        };
+        past.arrived + window <= self.now
+    }
 }
 
 /// Why an offset may be passed.
@@ -154,6 +178,9 @@ fn check_sent(
         if past.deadline <= view.now || is_past_window(&standing.options, past, view.now) {
             return Err(format!("{offset}: the window has passed at {:?}: {past:?} {:?}", view.now, standing.options));
         }
+        if view.pressure == Pressure::Certain && view.is_past_pressure_window(past) {
+            return Err(format!("{offset}: past its pressure window at {:?}: {past:?}", view.now));
+        }
         if standing.options.events_only_new && offset <= *standing.reset_head.start() {
             return Err(format!("{offset}: an old event for one who wants new ones only"));
         }
@@ -224,13 +251,8 @@ fn live_event_reasons(standing: &Standing, offset: u64, past: &Past, view: View<
     if options.holds_back(past) {
         return vec![Reason::Filtered];
     }
-    // Nobody who keeps up is ever so far behind: who is, is under pressure or held to a rate.
-    let pressure = match past.priority {
-        Priority::Low => view.class.pressure_low,
-        Priority::Normal => view.class.pressure_normal,
-        Priority::High | Priority::Critical => Duration::MAX,
-    };
-    if past.arrived + pressure <= view.now || is_past_window(options, past, view.now) {
+    let is_shed = view.pressure != Pressure::None && view.is_past_pressure_window(past);
+    if is_shed || is_past_window(options, past, view.now) {
         reasons.push(Reason::Expired);
     }
     reasons

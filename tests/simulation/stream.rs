@@ -1,6 +1,6 @@
 //! What the server says on one connection: looked at when it is handed to the kernel, kept for the client to read.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use prost::Message as _;
@@ -9,7 +9,7 @@ use tidegate::protocol::wire::{self, server_frame::Body};
 use tidegate::shard::Ledger;
 use tidegate::topic::{Pattern, TopicClass, TopicName};
 
-use crate::explain::{Options, Standing, View, explain};
+use crate::explain::{Options, Pressure, Standing, View, explain};
 use crate::model::Topic;
 use crate::tap::Sent;
 
@@ -68,6 +68,12 @@ pub struct Stream {
     pub asked: Vec<Asked>,
     /// Where the subscriber of each topic may stand.
     pub standings: BTreeMap<u32, Vec<Standing>>,
+    /// Topics whose `Subscribed` was sent, and no patch since.
+    owed: BTreeSet<u32>,
+    /// The socket did not take all of the last send.
+    is_cut: bool,
+    /// After the last turn.
+    pressure: Pressure,
 }
 
 impl Stream {
@@ -76,6 +82,7 @@ impl Stream {
         if sent.is_broken {
             return;
         }
+        self.is_cut = sent.taken < sent.bytes.len();
         assert!(sent.bytes.starts_with(&self.rest), "the rest of a cut frame comes first");
         let mut at = self.rest.len();
         if sent.taken < at {
@@ -97,6 +104,28 @@ impl Stream {
             }
             at += len;
         }
+    }
+
+    /// A turn is over: was the connection brought to the head in it?
+    pub fn end_turn(&mut self, models: &Models) {
+        let is_behind = |id: &u32, standing: &Standing| {
+            standing.is_reset_due || models.topics.get(id).is_some_and(|topic| standing.cursor < topic.head())
+        };
+        let mut topics = self.standings.iter();
+        let is_anywhere_behind = topics.any(|(id, standings)| standings.iter().any(|standing| is_behind(id, standing)));
+        // One that waits for the time that its options say is behind without pressure.
+        let mut topics = self.standings.iter().filter(|(id, _)| models.living.contains_key(id));
+        let is_surely_behind = topics.any(|(id, standings)| {
+            let is_pressed = |standing: &Standing| {
+                is_behind(id, standing) && standing.options.max_hz == 0 && !standing.options.has_filter()
+            };
+            !standings.is_empty() && standings.iter().all(is_pressed)
+        });
+        self.pressure = match (is_surely_behind, is_anywhere_behind || self.is_cut || !self.owed.is_empty()) {
+            (true, _) => Pressure::Certain,
+            (false, true) => Pressure::Possible,
+            (false, false) => Pressure::None,
+        };
     }
 
     /// The first frame, which the server hands over whole.
@@ -155,6 +184,7 @@ impl Stream {
                     }
                     _ => self.standings.retain(|id, _| models.topics[id].name != unsubscribed.topic),
                 }
+                self.owed.retain(|id| self.standings.get(id).is_some_and(|standings| !standings.is_empty()));
             }
             Body::Patch(patch) => self.patch(patch, models),
             _ => {}
@@ -174,6 +204,7 @@ impl Stream {
             let is_known = asked.resume.is_some_and(|position| position.epoch == epoch && position.offset >= floor);
             assert!(subscribed.resumed || !is_known, "{subscribed:?}: {:?} is not below {floor}", asked.resume);
         }
+        self.owed.insert(id);
         let standings = self.standings.entry(id).or_default();
         let asked = self.asked.iter().filter(|asked| asked.pattern.matches(&name));
         let served_by: Vec<&Asked> = match (request, subscribed.resumed) {
@@ -205,7 +236,8 @@ impl Stream {
     fn patch(&mut self, patch: &wire::Patch, models: &mut Models) {
         let topic = models.topics.get(&patch.topic_id).expect("a topic with records");
         let class = &models.classes[topic.class];
-        let view = View { topic, class, now: models.now, turn: models.turn };
+        let view = View { topic, class, now: models.now, turn: models.turn, pressure: self.pressure };
+        self.owed.remove(&patch.topic_id);
         let standings = self.standings.get_mut(&patch.topic_id).expect("Subscribed comes before a patch");
         let explained: Vec<_> = standings.iter().map(|standing| explain(standing, patch, view)).collect();
         let good: Vec<Standing> = explained.iter().filter_map(|explained| explained.as_ref().ok().cloned()).collect();

@@ -232,6 +232,9 @@ impl World {
         for socket in released {
             self.by_socket.remove(&socket);
         }
+        for link in self.by_socket.values() {
+            self.links[*link].stream.end_turn(&self.models);
+        }
         count
     }
 
