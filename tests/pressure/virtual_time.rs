@@ -43,14 +43,14 @@ struct Reader {
     ages: [Vec<u64>; 4],
 }
 
-struct World {
-    shard: Shard<Simulation>,
-    commands: Sender<ShardCommand>,
-    now: Moment,
+pub(super) struct World {
+    pub(super) shard: Shard<Simulation>,
+    pub(super) commands: Sender<ShardCommand>,
+    pub(super) now: Moment,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let simulation = Simulation::new(SimulationConfig {
             // What a client's receive buffer takes by itself, as measured on Linux.
             capacity: 100 * 1024,
@@ -64,7 +64,7 @@ impl World {
     }
 
     /// What has become due, and a turn that sees it; then the clock goes to what comes next.
-    fn turn(&mut self, next: Moment) {
+    pub(super) fn turn(&mut self, next: Moment) {
         self.shard.kernel_mut().enter(Wait::No).expect("the simulation does not break");
         let wait = self.shard.prepare(self.now);
         let wait = self.shard.hand_over(wait);
@@ -257,6 +257,27 @@ fn with_a_topic_for_each_priority_the_high_ones_do_not_wait_for_the_others() {
         assert_eq!((high, critical), (0, 0));
         assert!(p99_ms[3] < 1_000 && p99_ms[2] < 1_500, "they go first");
     });
+}
+
+/// The turns out of order are many when credit comes back in small steps: they must not turn the picture upside down.
+#[test]
+fn with_a_topic_for_each_priority_low_loses_most_however_much_credit_there_is_and_however_full_the_link() {
+    for value_bytes in [120, 150, 200] {
+        for credit_bytes in [0, 2_000, 4_000, 16_000, 64_000] {
+            let load = Load { value_bytes, credit_bytes, has_topic_each: true, rounds: 1_500, ..MIXED };
+            let Outcome { missing: [low, normal, high, critical], p99_ms } = play(&load);
+            println!(
+                "values of {value_bytes} bytes, credit {credit_bytes}: of {} of each priority {:?} did not come; p99 ages \
+                 {p99_ms:?} ms",
+                load.rounds,
+                [low, normal, high, critical]
+            );
+            assert!(low > normal + normal / 20 && normal > 0, "low loses most, normal less");
+            assert_eq!((high, critical), (0, 0), "they have no window");
+            // With 150 bytes and the frames around them high and critical alone fill the link.
+            assert!(p99_ms[3] < 1_500 && (value_bytes > 120 || p99_ms[2] < 1_500), "they go first");
+        }
+    }
 }
 
 #[test]
