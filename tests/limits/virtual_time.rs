@@ -11,6 +11,7 @@ use tidegate::shard::{LimitHits, Report, Settings, Shard, ShardCommand};
 
 use super::link::Link;
 use super::support::keyed;
+use super::support::raw::{BINARY, FIN, masked};
 use super::tap::Tap;
 
 struct World {
@@ -39,13 +40,18 @@ impl World {
 
     /// What has become due, and a turn that sees it; a millisecond passes.
     fn turn(&mut self) {
+        self.turn_of(Duration::from_millis(1));
+    }
+
+    /// ... or so long.
+    fn turn_of(&mut self, pause: Duration) {
         self.shard.kernel_mut().enter(Wait::No).expect("the simulation does not break");
         let wait = self.shard.prepare(self.now);
         let wait = self.shard.hand_over(wait);
         self.shard.submit(wait).expect("the simulation does not break");
         let sends = std::mem::take(&mut self.shard.kernel_mut().sends);
         self.largest_send = sends.values().map(|sent| sent.bytes.len()).fold(self.largest_send, usize::max);
-        self.now = self.now + Duration::from_millis(1);
+        self.now = self.now + pause;
         let now = self.now;
         self.simulation().set_now(now);
     }
@@ -164,4 +170,106 @@ fn a_connection_is_sent_so_many_bytes_in_a_turn_and_the_rest_in_the_next() {
     assert!(allowed.contains(&world.largest_send), "{} bytes in a turn", world.largest_send);
     assert_eq!(world.report().counters.limit_hits, LimitHits::default());
     world.end(&mut [publisher, client]);
+}
+
+/// When each of these connections was closed, in milliseconds, and with which code; they read everything at once.
+fn closed_at<const N: usize>(
+    world: &mut World,
+    links: &mut [Link; N],
+    until: Duration,
+    pause: Duration,
+) -> [(u64, u16); N] {
+    let mut closed = [(0, 0); N];
+    let end = Moment(0) + until;
+    while world.now < end && closed.iter().any(|(at, _)| *at == 0) {
+        world.turn_of(pause);
+        for (link, closed) in links.iter_mut().zip(&mut closed) {
+            link.read(world.simulation(), usize::MAX);
+            if let (Some(code), 0) = (link.close_code, closed.0) {
+                *closed = (world.now.0 / 1_000_000, code);
+            }
+        }
+    }
+    closed
+}
+
+#[test]
+fn the_deadlines_of_a_connection_are_those_that_are_promised() {
+    // The defaults. What they are counted from arrives after a millisecond, and what is said then as long after.
+    let mut world = World::new(|_| {});
+    let silent = world.simulation().connect();
+    let speechless = Link::upgrade(world.simulation());
+    let endless = Link::new(world.simulation(), 0);
+    endless.write(world.simulation(), &masked(FIN | BINARY, &[0; 100])[..50]);
+    let mut links = [speechless, endless];
+    while world.simulation().peer_unread(silent) == 0 {
+        assert!(world.now < Moment(0) + Duration::from_secs(6), "a head is waited for");
+        world.turn();
+        links.iter_mut().for_each(|link| drop(link.read(world.simulation(), usize::MAX)));
+    }
+    let refused_at = world.now.0 / 1_000_000;
+    assert!((5_000..5_010).contains(&refused_at), "a head is waited for 5 s, not {refused_at} ms");
+    assert!(world.simulation().peer_read(silent, usize::MAX).starts_with(b"HTTP/1.1 408 "));
+    world.simulation().peer_finish(silent);
+
+    let closed = closed_at(&mut world, &mut links, Duration::from_secs(12), Duration::from_millis(1));
+    assert!((5_000..5_010).contains(&closed[0].0) && closed[0].1 == 4002, "Hello is waited for 5 s: {closed:?}");
+    assert!((10_000..10_010).contains(&closed[1].0) && closed[1].1 == 1002, "a message for 10 s: {closed:?}");
+    let hits = LimitHits { head_time: 1, hello_time: 1, message_time: 1, ..LimitHits::default() };
+    assert_eq!(world.report().counters.limit_hits, hits);
+    world.end(&mut links);
+}
+
+#[test]
+fn a_session_without_subscriptions_ends_after_five_minutes_of_silence() {
+    let mut world = World::new(|_| {});
+    let mut links = [Link::new(world.simulation(), 0)];
+    // It answers pings all the time, which is not saying something.
+    let closed = closed_at(&mut world, &mut links, Duration::from_mins(6), Duration::from_millis(5));
+    assert!((300_000..300_020).contains(&closed[0].0) && closed[0].1 == 1000, "{closed:?}");
+    assert_eq!(world.report().counters.limit_hits, LimitHits { idle_timeout: 1, ..LimitHits::default() });
+    world.end(&mut links);
+}
+
+#[test]
+fn so_many_bytes_of_answers_wait_and_one_more_answer_pauses_reading() {
+    // More than the answers to the upgrade and to Hello.
+    const ANSWERS: usize = 100;
+    let ping = || client_frame::Body::Ping(wire::Ping { client_time_us: 7 });
+    // How long an answer is, which is the same for all: measured on a client that reads.
+    let mut world = World::new(|_| {});
+    let mut client = Link::new(world.simulation(), 0);
+    (0..20).for_each(|_| world.turn());
+    client.read(world.simulation(), usize::MAX);
+    let before = world.report().counters.bytes_sent;
+    client.say(world.simulation(), ping());
+    (0..20).for_each(|_| world.turn());
+    let answer = usize::try_from(world.report().counters.bytes_sent - before).expect("a few bytes");
+    client.read(world.simulation(), usize::MAX);
+    world.end(&mut [client]);
+
+    let mut world = World::new(|limits| limits.answer_bytes = ANSWERS * answer);
+    let mut client = Link::new(world.simulation(), 0);
+    (0..20).for_each(|_| world.turn());
+    client.read(world.simulation(), usize::MAX);
+    (0..20).for_each(|_| world.turn());
+    client.set_capacity(world.simulation(), 0);
+    for said in 1..=ANSWERS + 3 {
+        client.say(world.simulation(), ping());
+        (0..5).for_each(|_| world.turn());
+        let counters = world.report().counters;
+        // The first answer beyond the limit is made; the message behind it is not read any more.
+        assert_eq!(counters.frames_received as usize, 1 + said.min(ANSWERS + 1), "after {said} pings");
+        assert_eq!(counters.limit_hits.answer_bytes, u64::from(said > ANSWERS), "after {said} pings");
+    }
+    client.set_capacity(world.simulation(), 100_000);
+    client.read(world.simulation(), usize::MAX);
+    let mut answers = 0;
+    while answers < ANSWERS + 3 {
+        assert!(world.now < Moment(0) + Duration::from_secs(10), "{answers} answers came");
+        world.turn();
+        answers += client.read(world.simulation(), usize::MAX).len();
+    }
+    assert_eq!(world.report().counters.limit_hits, LimitHits { answer_bytes: 1, ..LimitHits::default() });
+    world.end(&mut [client]);
 }

@@ -17,8 +17,8 @@ pub(super) enum Said {
     Frame(wire::ServerFrame, usize),
     /// A ping, and the pong that is to be written.
     Ping(Vec<u8>),
-    /// A close frame, and the one that is to be written.
-    Close(Vec<u8>),
+    /// A close frame's code, and the frame that is to be written.
+    Close(u16, Vec<u8>),
 }
 
 /// Bytes that were read and are no whole frame yet.
@@ -35,7 +35,10 @@ impl Incoming {
             said.push(match first & 0x0F {
                 BINARY => Said::Frame(wire::ServerFrame::decode(payload).expect("a ServerFrame"), len),
                 PING => Said::Ping(masked(FIN | PONG, payload)),
-                CLOSE => Said::Close(masked(FIN | CLOSE, payload)),
+                CLOSE => {
+                    let code = payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
+                    Said::Close(code, masked(FIN | CLOSE, payload))
+                }
                 other => panic!("opcode {other}"),
             });
             at += head + len;
@@ -61,20 +64,36 @@ pub(super) struct Link {
     incoming: Incoming,
     is_upgraded: bool,
     pub(super) is_closed: bool,
+    pub(super) close_code: Option<u16>,
 }
 
 impl Link {
-    /// Connects and says Hello; with credit, if any is given.
-    pub(super) fn new(simulation: &mut Simulation, credit_bytes: u64) -> Self {
+    /// Connects and asks for WebSocket, and says nothing more.
+    pub(super) fn upgrade(simulation: &mut Simulation) -> Self {
         let peer = simulation.connect();
         simulation.peer_write(peer, UPGRADE);
-        let link = Self { peer, incoming: Incoming::default(), is_upgraded: false, is_closed: false };
+        Self { peer, incoming: Incoming::default(), is_upgraded: false, is_closed: false, close_code: None }
+    }
+
+    /// Connects and says Hello; with credit, if any is given.
+    pub(super) fn new(simulation: &mut Simulation, credit_bytes: u64) -> Self {
+        let link = Self::upgrade(simulation);
         link.say(simulation, client_frame::Body::Hello(wire::Hello { credit_bytes, ..wire::Hello::default() }));
         link
     }
 
     pub(super) fn say(&self, simulation: &mut Simulation, body: client_frame::Body) {
-        simulation.peer_write(self.peer, &masked(FIN | BINARY, &envelope(1, body)));
+        self.write(simulation, &masked(FIN | BINARY, &envelope(1, body)));
+    }
+
+    /// Bytes, whether they are a frame or not.
+    pub(super) fn write(&self, simulation: &mut Simulation, bytes: &[u8]) {
+        simulation.peer_write(self.peer, bytes);
+    }
+
+    /// From now on the engine's socket takes so many bytes before they are read.
+    pub(super) fn set_capacity(&self, simulation: &mut Simulation, capacity: usize) {
+        simulation.set_capacity(self.peer, capacity);
     }
 
     /// Its host is gone: nothing arrives any more, either way.
@@ -97,8 +116,8 @@ impl Link {
             match said {
                 Said::Frame(frame, len) => frames.push((frame, len)),
                 Said::Ping(pong) => simulation.peer_write(self.peer, &pong),
-                Said::Close(close) => {
-                    self.is_closed = true;
+                Said::Close(code, close) => {
+                    (self.is_closed, self.close_code) = (true, Some(code));
                     simulation.peer_write(self.peer, &close);
                     simulation.peer_finish(self.peer);
                 }

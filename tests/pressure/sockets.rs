@@ -60,7 +60,7 @@ impl SlowReader {
                 Said::Frame(wire::ServerFrame { body: Some(Body::Subscribed(_)), .. }, _) => {}
                 Said::Frame(other, _) => panic!("{other:?}"),
                 Said::Ping(pong) => self.unwritten.extend(pong),
-                Said::Close(_) => panic!("the engine says goodbye"),
+                Said::Close(..) => panic!("the engine says goodbye"),
             }
         }
         let bytes = self.unwritten.make_contiguous();
