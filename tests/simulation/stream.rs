@@ -243,6 +243,10 @@ impl Stream {
         let good: Vec<Standing> = explained.iter().filter_map(|explained| explained.as_ref().ok().cloned()).collect();
         assert!(!good.is_empty(), "{}: {explained:?}\n{standings:?}\n{patch:?}", topic.name);
         *standings = good;
+        if patch.more && self.pressure == Pressure::None {
+            // A window that is full by now is pressure for what follows in this turn.
+            self.pressure = Pressure::Possible;
+        }
         let named = patch.records.len() as u64 + patch.filtered + patch.expired + patch.overrun + patch.lost;
         let ledger = &mut models.ledgers[topic.class];
         ledger.due += patch.to - patch.from;
