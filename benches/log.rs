@@ -1,17 +1,21 @@
-//! What a topic's log costs: an append that supersedes, and a record read by a cursor from runs that others share.
+//! What a topic's log costs at 10, 1,000 and 100,000 keys: appending, with and without compaction, and reading from a cursor.
 //!
 //! `cargo bench --bench log`
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tidegate::clock::{Moment, WallEpoch};
-use tidegate::ids::TopicId;
+use tidegate::ids::{Offset, TopicId};
 use tidegate::limits::{Limits, PATCH_BYTES};
 use tidegate::topic::{
     Ask, Cursor, Log, LogSettings, NewRecord, Pattern, PatternIndex, Priority, TopicClass, TopicName,
 };
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const KEYS: [u32; 3] = [10, 1_000, 100_000];
 const BATCH: u64 = 100;
@@ -44,8 +48,31 @@ fn batches(keys: u32) -> impl FnMut() -> Vec<NewRecord> {
     }
 }
 
+/// Events, which supersede nothing; beyond the thousand that are kept the oldest go.
 fn append(c: &mut Criterion) {
-    let mut group = c.benchmark_group("append");
+    let mut group = c.benchmark_group("append events");
+    group.throughput(Throughput::Elements(BATCH));
+    for keys in KEYS {
+        let mut log = full_log(keys);
+        let event = NewRecord { key: Bytes::new(), ..record(0) };
+        group.bench_function(BenchmarkId::from_parameter(keys), |b| {
+            b.iter_batched(
+                || vec![event.clone(); BATCH as usize],
+                |events| {
+                    log.apply(events, false, Moment(1)).expect("there is room");
+                    log.mark_flushed();
+                    log.retain(Moment(1), None)
+                },
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+/// Values of keys that have one: each takes the old one out.
+fn compact(c: &mut Criterion) {
+    let mut group = c.benchmark_group("append and compact");
     group.throughput(Throughput::Elements(BATCH));
     for keys in KEYS {
         let mut log = full_log(keys);
@@ -73,6 +100,30 @@ fn shared_frame(c: &mut Criterion) {
                 },
                 BatchSize::SmallInput,
             );
+        });
+    }
+    group.finish();
+}
+
+/// What a cursor is given that is a hundred offsets behind.
+fn read_from_cursor(c: &mut Criterion) {
+    let mut group = c.benchmark_group("read from a cursor");
+    for keys in KEYS {
+        let mut log = full_log(keys);
+        let mut next = batches(keys);
+        for _ in 0..100 {
+            log.apply(next(), false, Moment(1)).expect("there is room");
+        }
+        let cursor = Cursor::at(Offset(log.head().0 - BATCH));
+        let mut now = Moment(1);
+        let records =
+            log.patch(TopicId(1), &cursor, &Ask::plain(now, WallEpoch::default(), PATCH_BYTES)).counts.records;
+        group.throughput(Throughput::Elements(records));
+        group.bench_function(BenchmarkId::from_parameter(keys), |b| {
+            b.iter(|| {
+                now.0 += 1;
+                black_box(log.patch(TopicId(1), &cursor, &Ask::plain(now, WallEpoch::default(), PATCH_BYTES)))
+            });
         });
     }
     group.finish();
@@ -119,5 +170,12 @@ fn worst_pattern_lookup(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, append, shared_frame, snapshot_from_shared_runs, worst_pattern_lookup);
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(1));
+    targets = append, compact, shared_frame, read_from_cursor, snapshot_from_shared_runs, worst_pattern_lookup
+}
 criterion_main!(benches);
