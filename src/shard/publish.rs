@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::fanout::Publisher;
-use crate::ids::Offset;
+use crate::ids::{ClassId, Offset};
 use crate::kernel::SocketId;
 use crate::protocol::wire::{self, Code, server_frame::Body};
 use crate::session::SessionId;
@@ -53,11 +53,21 @@ impl Core {
 
     /// Checks what can be checked where the publisher is, and starts the windows.
     fn parse(&mut self, index: u32, request: u64, publish: wire::Publish) -> Result<Publish, Refused> {
-        let topic = match self.name_of_topic(&publish.topic) {
+        let here = self.topics.find(&publish.topic).map(|topic| self.topics.topic(topic));
+        let known = here.map(|topic| (topic.name.clone(), topic.class));
+        let (topic, class) = match known {
             Some(known) => known,
-            None => TopicName::parse(&publish.topic).map_err(|error| Refused::new(Code::Invalid, error.to_string()))?,
+            None => {
+                let topic = match self.name_of_topic_elsewhere(&publish.topic) {
+                    Some(known) => known,
+                    None => TopicName::parse(&publish.topic)
+                        .map_err(|error| Refused::new(Code::Invalid, error.to_string()))?,
+                };
+                let class = self.topics.class_of(&topic);
+                (topic, class)
+            }
         };
-        let records = self.parse_records(&topic, publish.records, publish.replace);
+        let records = self.parse_records(class, publish.records, publish.replace);
         let connection = self.at(index).socket;
         let session = self.at(index).session.expect("a publisher said Hello");
         let (shard, since, sequence) = (self.shard, self.at(index).session_since, publish.sequence);
@@ -67,24 +77,23 @@ impl Core {
 
     /// The name of a topic that exists, here or elsewhere.
     pub(super) fn name_of_topic(&self, name: &str) -> Option<TopicName> {
-        let here = self.topics.find(name).map(|topic| &self.topics.topic(topic).name);
-        let elsewhere = || Some(&self.directory.topic(self.directory.find(name)?)?.name);
-        here.or_else(elsewhere).cloned()
+        let here = self.topics.find(name).map(|topic| self.topics.topic(topic).name.clone());
+        here.or_else(|| self.name_of_topic_elsewhere(name))
+    }
+
+    fn name_of_topic_elsewhere(&self, name: &str) -> Option<TopicName> {
+        Some(self.directory.topic(self.directory.find(name)?)?.name.clone())
     }
 
     fn parse_records(
         &mut self,
-        topic: &TopicName,
+        class: ClassId,
         records: Vec<wire::Record>,
         replace: bool,
     ) -> Result<Vec<NewRecord>, Refused> {
         if records.is_empty() && !replace {
             return Err(Refused::new(Code::Invalid, "a publish without records"));
         }
-        let class = match self.topics.find(topic.as_str()) {
-            Some(known) => self.topics.topic(known).class,
-            None => self.topics.class_of(topic),
-        };
         let defaults = &self.settings.classes[class.0 as usize];
         let limits = &self.settings.limits;
         let hits = &mut self.counters.limit_hits;
