@@ -53,12 +53,12 @@ impl Outlet {
         self.waits.as_ref().map_or(0, |waits| size_of::<Waits>() + waits.cut.len() + waits.answers.capacity())
     }
 
-    /// Takes what waits, as the first two pieces of the next send. Either may be empty.
+    /// Takes what waits, as the first two pieces of the next send; either may be empty. `None`: nothing waits.
     #[must_use]
-    pub fn take(&mut self) -> [Bytes; 2] {
+    pub fn take(&mut self) -> Option<[Bytes; 2]> {
         debug_assert!(!self.is_blocked);
-        let Waits { cut, answers } = self.waits.take().map_or_else(Waits::default, |waits| *waits);
-        [cut, answers.freeze()]
+        let Waits { cut, answers } = *self.waits.take()?;
+        Some([cut, answers.freeze()])
     }
 
     /// The send of `pieces` (the first two from [`Outlet::take`]) was short: only `taken` bytes went. Keeps the rest of the
@@ -121,7 +121,7 @@ mod tests {
         for taken in 0..=whole.len() {
             let mut outlet = Outlet::default();
             let begun = outlet.settle(&pieces(), taken).begun;
-            let kept = outlet.take().concat();
+            let kept = outlet.take().unwrap_or_default().concat();
             let mut stream = whole[..taken].to_vec();
             stream.extend_from_slice(&kept);
             assert_eq!(stream, pieces()[..2 + begun].concat(), "taken {taken}");
@@ -140,9 +140,9 @@ mod tests {
     fn the_rest_of_a_large_answer_is_not_copied() {
         let mut outlet = Outlet::default();
         outlet.answer(&[7; 100_000]);
-        let pieces = outlet.take();
+        let pieces = outlet.take().expect("an answer waits");
         outlet.settle(&pieces, 60_000);
-        let rest = outlet.take();
+        let rest = outlet.take().expect("the rest waits");
         assert_eq!(rest[0].len(), 40_000);
         assert_eq!(rest[0].as_ptr(), pieces[1][60_000..].as_ptr());
         assert!(rest[1].is_empty());
@@ -153,6 +153,6 @@ mod tests {
         let mut outlet = Outlet::default();
         outlet.answer(b" later");
         outlet.settle(&pieces(), 5);
-        assert_eq!(outlet.take().concat(), b"swers later");
+        assert_eq!(outlet.take().expect("answers wait").concat(), b"swers later");
     }
 }

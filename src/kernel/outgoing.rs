@@ -20,7 +20,7 @@ const _: () = assert!(MAX_PIECES <= BLOCK);
 /// The bytes of the sends that are queued.
 #[derive(Default)]
 pub(super) struct Outgoing {
-    /// Keeps alive what `vectors` and the entries point to.
+    /// Keeps alive what `vectors` and the entries point to: for each piece, it or a longer one from the same address.
     pieces: Vec<Bytes>,
     vectors: Blocks<libc::iovec>,
     messages: Blocks<libc::msghdr>,
@@ -38,7 +38,7 @@ impl Outgoing {
         let mut filled = frames.iter().filter(|frame| !frame.is_empty());
         let first = filled.next()?;
         let entry = if filled.next().is_none() {
-            self.pieces.push(first.clone());
+            keep(&mut self.pieces, first);
             #[cfg(test)]
             self.promised.push((first.as_ptr(), total));
             opcode::Send::new(types::Fd(fd), first.as_ptr(), u32::try_from(total).expect("checked above"))
@@ -85,7 +85,7 @@ impl Outgoing {
         let start = vectors.len();
         for piece in apart.iter().chain(&joined) {
             vectors.push(vector_of(piece));
-            self.pieces.push(piece.clone());
+            keep(&mut self.pieces, piece);
         }
         let vectors = &vectors[start..];
         // SAFETY: a C struct of pointers and integers, for which all zeroes is a value.
@@ -95,6 +95,15 @@ impl Outgoing {
         let messages = self.messages.block_with_room(1);
         messages.push(message);
         messages.last().expect("just pushed")
+    }
+}
+
+/// Keeps the bytes of a piece alive. Where many sends have one frame, one reference to it serves all of them: the last piece that
+/// was kept covers the same memory.
+fn keep(pieces: &mut Vec<Bytes>, piece: &Bytes) {
+    let is_kept = pieces.last().is_some_and(|last| last.as_ptr() == piece.as_ptr() && last.len() >= piece.len());
+    if !is_kept {
+        pieces.push(piece.clone());
     }
 }
 
@@ -153,6 +162,24 @@ mod tests {
         assert_eq!(addresses, stayed);
         blocks.clear();
         assert_eq!(blocks.blocks.len(), 1);
+    }
+
+    #[test]
+    fn a_frame_that_many_are_sent_is_kept_once_and_none_is_taken_for_another() {
+        let mut outgoing = Outgoing::default();
+        let frame = Bytes::from(vec![1; 100]);
+        let (start, rest) = (frame.slice(..10), frame.slice(10..));
+        for piece in [&frame, &frame, &start, &rest, &rest, &frame] {
+            outgoing.entry(0, std::slice::from_ref(piece)).expect("not empty");
+        }
+        let kept: Vec<_> = outgoing.pieces.iter().map(|piece| (piece.as_ptr(), piece.len())).collect();
+        assert_eq!(kept, [&frame, &rest, &frame].map(|piece| (piece.as_ptr(), piece.len())));
+        // A longer piece from the same place needs more than what is kept.
+        outgoing.clear();
+        for piece in [&start, &frame] {
+            outgoing.entry(0, std::slice::from_ref(piece)).expect("not empty");
+        }
+        assert_eq!(outgoing.pieces.len(), 2);
     }
 
     #[test]

@@ -178,6 +178,8 @@ pub(super) struct Core {
     /// Topics with records that were not offered to everyone at their head, longest waiting first.
     pub(super) dirty: Vec<TopicIndex>,
     pub(super) outbox: Outbox,
+    /// Whether something follows from one of this turn's sends if it goes whole.
+    pub(super) must_settle_soon: bool,
     /// Topics that patches were made from in this turn, whose logs hold encoded runs until its end.
     pub(super) encoded: Vec<TopicIndex>,
     pub(super) orders: Vec<Order>,
@@ -242,6 +244,7 @@ impl Core {
             due: VecDeque::new(),
             dirty: Vec::new(),
             outbox: Outbox::default(),
+            must_settle_soon: false,
             encoded: Vec::new(),
             orders: Vec::new(),
             resumable: Vec::new(),

@@ -50,6 +50,14 @@ fn longest_waiting(wants: &[Want], chunks: u32) -> usize {
     (0..wants.len()).rev().max_by_key(weighed).expect("somebody wants something")
 }
 
+/// What a connection may be sent in this turn.
+struct Room {
+    /// Bytes of patches that may be added.
+    bytes: usize,
+    /// Bytes of patches that are queued.
+    payload: u64,
+}
+
 impl Core {
     /// Makes this turn's sends.
     pub(super) fn flush(&mut self) {
@@ -70,7 +78,7 @@ impl Core {
         self.serve_followers();
         self.offer_dirty();
         self.answer_fences();
-        self.place_markers();
+        self.finish_sends();
         for topic in self.encoded.drain(..) {
             self.topics.topic_mut(topic).log.release_runs();
         }
@@ -222,7 +230,8 @@ impl Core {
     /// Offers a topic's head to everyone ready; false if the turn's budget ended first.
     fn offer(&mut self, topic: TopicIndex) -> bool {
         self.offer_to_followers(topic);
-        let head = self.topics.topic(topic).log.head();
+        let log = &self.topics.topic(topic).log;
+        let (head, floor) = (log.head(), log.floor());
         let start = self.channels[topic.at()].next.min(self.channels[topic.at()].ready.len());
         // Whoever leaves the list has its place taken by the last one. That one was not visited yet in the first pass,
         // and in the second it is either not visited or at the head already.
@@ -236,7 +245,7 @@ impl Core {
                     self.channels[topic.at()].next = at;
                     return false;
                 }
-                if self.offer_to(topic, at, entry) {
+                if self.offer_to(topic, floor, at, entry) {
                     at += 1;
                 }
             }
@@ -246,11 +255,10 @@ impl Core {
     }
 
     /// Offers a topic's head to one subscriber; false if it left the list.
-    fn offer_to(&mut self, topic: TopicIndex, at: usize, entry: Ready) -> bool {
+    fn offer_to(&mut self, topic: TopicIndex, floor: Offset, at: usize, entry: Ready) -> bool {
         let index = entry.connection;
         // A replica's floor may rise by more than the last flush: who is below it is told that it starts anew.
-        let is_known = self.topics.topic(topic).log.floor() <= entry.cursor;
-        if is_known && !entry.has_options() && !self.at(index).outlet.is_blocked {
+        if floor <= entry.cursor && !entry.has_options() && !self.at(index).outlet.is_blocked {
             let patch = self.shared(topic, entry.cursor);
             let made = &self.outbox.patches[patch as usize].patch;
             let (len, to, is_whole) = (made.payload_len, made.to, !made.more);
@@ -339,7 +347,7 @@ impl Core {
                 let topic = self.topics.topic_mut(topic);
                 let patch = topic.log.patch(topic.id, &cursor, &ask);
                 self.counters.own_patches += 1;
-                self.outbox.keep(TurnPatch { patch, class, before: cursor })
+                self.outbox.keep(TurnPatch { patch, class, before: cursor, takers: 0 })
             }
         };
         if let Some(until) = self.empty_too_soon(index, position, patch, options.as_deref()) {
@@ -453,7 +461,7 @@ impl Core {
                 made.log.patch(made.id, &cursor, &ask)
             }
         };
-        let patch = self.outbox.keep(TurnPatch { patch, class, before: cursor });
+        let patch = self.outbox.keep(TurnPatch { patch, class, before: cursor, takers: 0 });
         self.channels[topic.at()].remember(from, patch, turn);
         patch
     }
@@ -479,21 +487,21 @@ impl Core {
         }
     }
 
-    /// Places a marker behind the patches of those whose window wants one.
-    fn place_markers(&mut self) {
+    /// Places a marker behind the patches of those whose window wants one, and looks whether anything follows from the sends.
+    fn finish_sends(&mut self) {
+        self.must_settle_soon = false;
         for send in 0..self.outbox.entries.len() {
-            let (index, payload) = (self.outbox.entries[send].connection, self.outbox.entries[send].payload as u64);
-            let connection = self.at(index);
+            let (index, payload) = (self.outbox.entries[send].socket.index, self.outbox.entries[send].payload as u64);
+            let connection = self.connections[index as usize].as_deref_mut().expect("it was given a send");
+            self.must_settle_soon |= connection.is_paused_by_answers || matches!(connection.stage, Stage::Closing);
             let window = &connection.outlet.window;
             // Nothing comes behind a close frame.
-            if !connection.is_open()
-                || window.has_credit()
-                || connection.is_unmarked
-                || window.in_flight() + payload == 0
+            if window.wants_mark(payload)
+                && connection.is_open()
+                && !window.has_credit()
+                && !connection.is_unmarked
+                && window.in_flight() + payload > 0
             {
-                continue;
-            }
-            if window.wants_mark(payload) {
                 connection.pings = connection.pings.wrapping_add(1);
                 let ping = frame(Opcode::Ping, &connection.pings.to_be_bytes());
                 self.outbox.push_marker(send as u32, ping);
@@ -505,32 +513,37 @@ impl Core {
     fn entry(&mut self, index: u32) -> u32 {
         let connection = self.connections[index as usize].as_deref_mut().expect("its caller holds its index");
         if connection.entry == NO_ENTRY {
-            connection.entry = self.outbox.open(index, connection.outlet.take());
+            connection.entry = self.outbox.open(connection.socket, connection.outlet.take());
         }
         connection.entry
     }
 
     /// Whether a shared frame of so many bytes may go: it fits, or overshoots the window alone and the window allows it.
     fn admits(&mut self, index: u32, len: usize) -> bool {
-        let room = self.room(index);
-        let is_first = self.payload(index) == 0;
-        len <= room || (room > 0 && is_first && self.at(index).outlet.window.may_overshoot())
+        let Room { bytes, payload } = self.room_and_payload(index);
+        len <= bytes || (bytes > 0 && payload == 0 && self.at(index).outlet.window.may_overshoot())
     }
 
     /// Bytes of patches that the connection may still be sent in this turn.
-    fn room(&mut self, index: u32) -> usize {
-        let connection = self.at(index);
-        let (entry, window) = (connection.entry, connection.outlet.window.room());
-        let (payload, bytes) =
-            self.outbox.entries.get(entry as usize).map_or((0, 0), |entry| (entry.payload as u64, entry.bytes));
-        let window = usize::try_from(window.saturating_sub(payload)).unwrap_or(usize::MAX);
-        window.min(TURN_BYTES_PER_CONNECTION.saturating_sub(bytes))
+    fn room(&self, index: u32) -> usize {
+        self.room_and_payload(index).bytes
     }
 
     /// Patch bytes queued for the connection in this turn.
-    fn payload(&mut self, index: u32) -> u64 {
-        let entry = self.at(index).entry;
-        self.outbox.entries.get(entry as usize).map_or(0, |entry| entry.payload as u64)
+    fn payload(&self, index: u32) -> u64 {
+        self.room_and_payload(index).payload
+    }
+
+    fn room_and_payload(&self, index: u32) -> Room {
+        let connection = self.connections[index as usize].as_deref().expect("its caller holds its index");
+        let (payload, queued) = self
+            .outbox
+            .entries
+            .get(connection.entry as usize)
+            .map_or((0, 0), |entry| (entry.payload as u64, entry.bytes));
+        let window = connection.outlet.window.room().saturating_sub(payload);
+        let window = usize::try_from(window).unwrap_or(usize::MAX);
+        Room { bytes: window.min(TURN_BYTES_PER_CONNECTION.saturating_sub(queued)), payload }
     }
 
     /// Where a subscriber stands.

@@ -129,15 +129,7 @@ impl<K: Kernel> Shard<K> {
         self.carry_out();
         self.core.flush();
         self.carry_out();
-        for entry in 0..self.core.outbox.entries.len() {
-            self.pieces.clear();
-            self.core.outbox.pieces(entry as u32, &mut self.pieces);
-            let index = self.core.outbox.entries[entry].connection;
-            let socket = self.core.at(index).socket;
-            self.pieces.retain(|piece| !piece.is_empty());
-            self.kernel.send(socket, &self.pieces);
-        }
-        self.pieces.clear();
+        self.send();
         let is_busy = (self.core.program_holds == 0 && !self.publishes.is_empty())
             || self.has_completions_left
             || self.core.has_work()
@@ -247,6 +239,21 @@ impl<K: Kernel> Shard<K> {
     pub fn note_turn(&mut self, nanoseconds: u64) {
         let longest = &mut self.core.counters.longest_turn_ns;
         *longest = (*longest).max(nanoseconds);
+    }
+
+    /// Queues this turn's sends.
+    fn send(&mut self) {
+        let outbox = &self.core.outbox;
+        for (at, entry) in outbox.entries.iter().enumerate() {
+            if let Some(piece) = outbox.only_piece(entry) {
+                self.kernel.send(entry.socket, std::slice::from_ref(piece));
+                continue;
+            }
+            outbox.pieces(at as u32, &mut self.pieces);
+            self.pieces.retain(|piece| !piece.is_empty());
+            self.kernel.send(entry.socket, &self.pieces);
+            self.pieces.clear();
+        }
     }
 
     fn reap(&mut self) {

@@ -5,18 +5,12 @@ use bytes::Bytes;
 use crate::kernel::SocketId;
 use crate::shard::connection::{NO_ENTRY, Stage};
 use crate::shard::core::{Core, Order};
-use crate::shard::outbox::TakenBack;
+use crate::shard::outbox::{TakenBack, TurnPatch};
 
 impl Core {
     /// Whether something follows from a send that went whole, which must not wait for the next completion.
     pub(super) fn must_settle_soon(&self) -> bool {
-        !self.resumable.is_empty()
-            || self.outbox.entries.iter().any(|entry| {
-                let connection = self.connections[entry.connection as usize].as_deref();
-                connection.is_some_and(|connection| {
-                    connection.is_paused_by_answers || matches!(connection.stage, Stage::Closing)
-                })
-            })
+        self.must_settle_soon || !self.resumable.is_empty()
     }
 
     /// The socket took only the first `taken` bytes of this turn's send.
@@ -81,6 +75,7 @@ impl Core {
                 self.commit(entry as u32, usize::MAX, bytes);
             }
         }
+        self.account();
         self.outbox.clear();
         for socket in std::mem::take(&mut self.resumable) {
             if self.connection(socket).is_some() {
@@ -89,51 +84,53 @@ impl Core {
         }
     }
 
+    /// Books each patch of this turn once for all who took it: most were taken by many.
+    fn account(&mut self) {
+        for TurnPatch { patch, class, takers, .. } in &self.outbox.patches {
+            let class = &mut self.counters.classes[class.0 as usize];
+            class.patches += takers;
+            class.ahead += takers * patch.counts.ahead;
+            class.ledger.due += takers * patch.to.since(patch.from);
+            class.ledger.delivered += takers * patch.counts.records;
+            class.ledger.conflated += takers * patch.counts.conflated;
+            class.ledger.filtered += takers * patch.counts.filtered;
+            class.ledger.expired += takers * patch.counts.expired;
+            class.ledger.overrun += takers * patch.counts.overrun;
+            class.ledger.lost += takers * patch.counts.lost;
+        }
+    }
+
     /// The first `begun` frames of a send count as sent.
     fn commit(&mut self, entry: u32, begun: usize, taken: usize) {
         let now = self.now;
-        let mut payload = 0;
-        for sent in self.outbox.begun(entry, begun) {
-            let (patch, class) = (&sent.patch, &mut self.counters.classes[sent.class.0 as usize]);
-            payload += patch.payload_len as u64;
-            class.patches += 1;
-            class.ahead += patch.counts.ahead;
-            class.ledger.due += patch.to.since(patch.from);
-            class.ledger.delivered += patch.counts.records;
-            class.ledger.conflated += patch.counts.conflated;
-            class.ledger.filtered += patch.counts.filtered;
-            class.ledger.expired += patch.counts.expired;
-            class.ledger.overrun += patch.counts.overrun;
-            class.ledger.lost += patch.counts.lost;
-        }
+        let payload = self.outbox.begin(entry, begun);
         let has_marker = self.outbox.has_marker(entry, begun);
-        let index = self.outbox.entries[entry as usize].connection;
-        self.outbox.entries[entry as usize].is_settled = true;
+        let send = &mut self.outbox.entries[entry as usize];
+        send.is_settled = true;
+        let socket = send.socket;
         self.counters.bytes_sent += taken as u64;
         self.counters.markers_sent += u64::from(has_marker);
-        let limit = self.settings.limits.answer_bytes;
-        let connection = self.at(index);
+        let connection = self.connections[socket.index as usize].as_deref_mut().expect("it was given a send");
         connection.entry = NO_ENTRY;
         connection.bytes_taken += taken as u64;
         let window = &mut connection.outlet.window;
         window.sent(payload, now);
-        if has_marker || (window.wants_mark(0) && (window.has_credit() || connection.is_unmarked)) {
-            connection.outlet.window.place_mark(now);
+        let is_marked = has_marker || (window.wants_mark(0) && (window.has_credit() || connection.is_unmarked));
+        if is_marked {
+            window.place_mark(now);
             connection.marker = connection.pings;
             connection.heard_since_mark = false;
-            let overdue = now + std::time::Duration::from_secs(10);
-            self.arm(index, overdue);
         }
-        let connection = self.at(index);
-        let socket = connection.socket;
-        if connection.is_paused_by_answers && connection.outlet.waiting() <= limit / 2 {
+        if connection.is_paused_by_answers && connection.outlet.waiting() <= self.settings.limits.answer_bytes / 2 {
             connection.is_paused_by_answers = false;
             self.resumable.push(socket);
         }
-        let connection = self.at(index);
         if matches!(connection.stage, Stage::Closing) && connection.outlet.waiting() == 0 && !connection.is_finished {
             connection.is_finished = true;
             self.orders.push(Order::Finish(socket));
+        }
+        if is_marked {
+            self.arm(socket.index, now + std::time::Duration::from_secs(10));
         }
     }
 }
