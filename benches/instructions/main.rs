@@ -19,30 +19,38 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const SUBSCRIBERS: usize = 1_000;
 
-/// What is counted: its name, one unit of it, and the work, which returns how many units it was.
-const SCENARIOS: [(&str, &str, fn() -> u64); 6] = [
-    ("one-record-per-send", "delivery", one_record_per_send),
-    ("saturated", "record delivered", saturated),
-    ("behind", "patch of its own", behind),
-    ("marker", "pong", marker),
-    ("publish", "publish", publish),
-    ("append", "record", append),
+/// What is counted.
+struct Scenario {
+    name: &'static str,
+    /// Of what the figure is the cost.
+    unit: &'static str,
+    /// Does the work; returns how many units it was.
+    work: fn() -> u64,
+}
+
+const SCENARIOS: [Scenario; 6] = [
+    Scenario { name: "one-record-per-send", unit: "delivery", work: one_record_per_send },
+    Scenario { name: "saturated", unit: "record delivered", work: saturated },
+    Scenario { name: "behind", unit: "patch of its own", work: behind },
+    Scenario { name: "marker", unit: "pong", work: marker },
+    Scenario { name: "publish", unit: "publish", work: publish },
+    Scenario { name: "append", unit: "record", work: append },
 ];
 
 fn main() {
     let asked = std::env::args().nth(1);
     if asked.as_deref() == Some("--list") {
-        return SCENARIOS.iter().for_each(|(name, ..)| println!("{name}"));
+        return SCENARIOS.iter().for_each(|scenario| println!("{}", scenario.name));
     }
     let mut is_known = false;
-    for (name, unit, work) in SCENARIOS {
+    for Scenario { name, unit, work } in SCENARIOS {
         if asked.as_deref().is_none_or(|asked| asked == name || asked.starts_with("--")) {
             is_known = true;
             println!("{name} {} {unit}", work());
         }
     }
     if !is_known {
-        let names = SCENARIOS.map(|(name, ..)| name).join(", ");
+        let names = SCENARIOS.map(|scenario| scenario.name).join(", ");
         eprintln!("no such scenario; there are {names}");
         std::process::exit(2);
     }
