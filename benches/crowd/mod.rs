@@ -236,10 +236,14 @@ impl Crowd {
     #[inline(never)]
     pub fn turns(&mut self) -> u64 {
         let before = self.shard.kernel_mut().sends;
-        while self.shard.prepare(self.now) == Wait::No {
+        loop {
+            let wait = self.shard.prepare(self.now);
+            let wait = self.shard.hand_over(wait);
             self.shard.submit(Wait::No).expect("the kernel does not break");
+            if wait != Wait::No {
+                break;
+            }
         }
-        self.shard.submit(Wait::No).expect("the kernel does not break");
         self.shard.kernel_mut().sends - before
     }
 
