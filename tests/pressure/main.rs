@@ -4,6 +4,7 @@
 //! In virtual time with figures, on real sockets by the outcome alone.
 
 mod account;
+mod freshness;
 mod hot_keys;
 mod link;
 mod sockets;
