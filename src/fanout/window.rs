@@ -163,9 +163,9 @@ impl Window {
                 let bytes = position - self.draining_from;
                 let aim = bytes as f64 / elapsed.as_secs_f64() * (base + target).as_secs_f64();
                 self.size = (aim as u64).clamp(WINDOW_MIN_BYTES, WINDOW_MAX_BYTES);
-            } else if !mark.is_probe && (self.credit > 0 || queueing <= target / 2) {
-                // A marker tells of a queue when it has passed it: growing beyond half the target would overshoot. Credit comes
-                // in small steps and tells sooner.
+            } else if !mark.is_probe && queueing <= target / 2 {
+                // A queue is told of when it was passed, and what was sent meanwhile stands in it, too: growing beyond half the
+                // target would overshoot.
                 self.size = (self.size + self.size / 4).min(WINDOW_MAX_BYTES);
             }
             (self.draining_since, self.draining_from) = (now, position);

@@ -232,7 +232,8 @@ const MIXED: Load = Load {
 fn low_loses_most_normal_less_high_and_critical_nothing() {
     for_both_clocks(&MIXED, |Outcome { missing: [low, normal, high, critical], .. }| {
         assert!((2_850..3_000).contains(&low), "all but those before the pressure");
-        assert!((1_200..1_900).contains(&normal), "those beyond what the link can take");
+        // High and critical leave 3 kB/s of the link, which are 18 normal ones a second.
+        assert!((1_200..1_960).contains(&normal), "those beyond what the link can take");
         assert_eq!((high, critical), (0, 0));
     });
     assert_eq!(play(&MIXED), play(&MIXED), "the same again");
