@@ -20,7 +20,7 @@ use tokio_uring::buf::BoundedBuf;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Names the server that this process is to be.
-const SERVER: &str = "TIDEGATE_BENCH_RING_SERVER";
+const SERVER: &str = "BENCH_RING_SERVER";
 const SERVERS: [&str; 2] = ["tidegate's ring", "tokio-uring"];
 const CLIENTS: usize = 100;
 const IDLE: [usize; 2] = [0, 9_000];

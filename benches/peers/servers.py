@@ -11,7 +11,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-CACHE = pathlib.Path(os.environ.get("TIDEGATE_PEERS", TARGET / "peers"))
+CACHE = pathlib.Path(os.environ.get("BENCH_PEERS", TARGET / "peers"))
 TIDEGATE = TARGET / "release" / "tidegate"
 
 # What `tidegate bench --peer` calls the protocol of each.

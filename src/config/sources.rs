@@ -272,7 +272,7 @@ fn most_alike(key: &str, known: impl Iterator<Item = String>) -> Option<String> 
 /// a service named `tidegate` in variables of the same beginning (`TIDEGATE_PORT`, `TIDEGATE_SERVICE_HOST`).
 fn is_setting(name: &str) -> bool {
     let Some(rest) = name.strip_prefix(PREFIX) else { return false };
-    let is_ours = matches!(rest, "CONFIG" | "LOG" | "URL" | "DATA");
+    let is_ours = matches!(rest, "CONFIG" | "LOG" | "URL" | "TOKEN" | "DATA");
     let is_kubernetes = rest == "PORT" || rest.starts_with("PORT_") || rest.starts_with("SERVICE_");
     !is_ours && !is_kubernetes
 }

@@ -72,8 +72,8 @@ pub struct Channel {
     pub lowest_behind: Offset,
     /// Subscribers by exact name; patterns do not keep a topic alive.
     pub exact_subscribers: u32,
-    /// The earliest moment for which the topic's timer is armed.
-    pub timer_at: Option<crate::clock::Moment>,
+    /// When the topic is looked at next.
+    pub alarm: crate::clock::Alarm,
     /// Since when the topic is empty and has no exact subscriber.
     pub idle_since: Option<crate::clock::Moment>,
     /// At home: the shards that keep a replica.

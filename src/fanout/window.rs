@@ -184,7 +184,8 @@ impl Window {
 /// smallest size, and the mark behind what is sent then is the new base, longer or not.
 #[derive(Clone, Copy, Debug)]
 struct BaseDelay {
-    smallest: Duration,
+    /// In nanoseconds, which is half as large as a [`Duration`].
+    smallest_ns: u64,
     /// When a delay was near the smallest last.
     seen_at: Moment,
     probe: Probe,
@@ -201,23 +202,25 @@ enum Probe {
 
 impl Default for BaseDelay {
     fn default() -> Self {
-        Self { smallest: Duration::MAX, seen_at: Moment::default(), probe: Probe::None }
+        Self { smallest_ns: u64::MAX, seen_at: Moment::default(), probe: Probe::None }
     }
 }
 
 impl BaseDelay {
     /// A mark was confirmed after `delay`. Returns the base.
     fn observe(&mut self, delay: Duration, is_probe: bool, now: Moment, target: Duration) -> Duration {
+        let delay_ns = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
         if is_probe {
-            *self = Self { smallest: delay, seen_at: now, probe: Probe::None };
+            *self = Self { smallest_ns: delay_ns, seen_at: now, probe: Probe::None };
         }
-        self.smallest = self.smallest.min(delay);
-        if delay <= self.smallest + target / 4 {
+        self.smallest_ns = self.smallest_ns.min(delay_ns);
+        let smallest = Duration::from_nanos(self.smallest_ns);
+        if delay <= smallest + target / 4 {
             self.seen_at = now;
         } else if now.since(self.seen_at) >= DELAY_MEMORY && self.probe == Probe::None {
             self.probe = Probe::Draining;
         }
-        self.smallest
+        smallest
     }
 }
 

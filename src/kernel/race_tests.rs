@@ -12,10 +12,9 @@ use super::*;
 const STREAMS: usize = 100;
 const FRAME: usize = 40_000;
 
-/// Connections that are closed while something else happens to them; `TIDEGATE_CLOSE_RACES` asks for more.
+/// Connections that are closed while something else happens to them; `TEST_CLOSE_RACES` asks for more.
 fn races() -> u64 {
-    std::env::var("TIDEGATE_CLOSE_RACES")
-        .map_or(1_000, |count| count.parse().expect("TIDEGATE_CLOSE_RACES is a number"))
+    std::env::var("TEST_CLOSE_RACES").map_or(1_000, |count| count.parse().expect("TEST_CLOSE_RACES is a number"))
 }
 
 struct Random(u64);

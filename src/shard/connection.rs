@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::clock::Moment;
+use crate::clock::{Alarm, Moment};
 use crate::fanout::{Outlet, Subscriber, Subscription};
 use crate::kernel::SocketId;
 use crate::protocol::http::Handshake;
@@ -44,8 +44,8 @@ pub(super) struct Connection {
     pub(super) spoke_at: Moment,
     /// When something is due for a subscriber that waits for time alone.
     pub(super) wake_at: Moment,
-    /// The earliest moment for which the wheel holds this connection.
-    pub(super) armed: Moment,
+    /// When the wheel looks at this connection.
+    pub(super) alarm: Alarm,
     /// The latest client ping that came while too much waited to answer each: see [`crate::limits::PONG_BYTES`].
     pub(super) pong: Option<Box<[u8]>>,
     /// Number of the last ping sent.
@@ -88,6 +88,8 @@ pub(super) struct Connection {
     pub(super) is_finished: bool,
 }
 
+const _: () = assert!(size_of::<Connection>() <= 384, "one for each connection, in the allocator's class of that size");
+
 impl Connection {
     pub(super) fn new(socket: SocketId, peer: IpAddr, handshake: Handshake, now: Moment, deadline: Moment) -> Self {
         Self {
@@ -105,7 +107,7 @@ impl Connection {
             subscribers: Vec::new(),
             spoke_at: now,
             wake_at: Moment::NEVER,
-            armed: Moment::NEVER,
+            alarm: Alarm::default(),
             pong: None,
             pings: 0,
             marker: 0,

@@ -284,8 +284,7 @@ impl Core {
     /// Makes sure that the wheel looks at the connection no later than `at`.
     pub(super) fn arm(&mut self, index: u32, at: Moment) {
         let connection = self.at(index);
-        if at < connection.armed {
-            connection.armed = at;
+        if connection.alarm.wants_entry(at) {
             let socket = connection.socket;
             self.wheel.insert(at, Timer::Connection(socket));
         }
@@ -293,9 +292,7 @@ impl Core {
 
     /// Makes sure that the wheel looks at the topic no later than `at`.
     pub(super) fn arm_topic(&mut self, topic: TopicIndex, at: Moment) {
-        let channel = &mut self.channels[topic.at()];
-        if channel.timer_at.is_none_or(|armed| at < armed) {
-            channel.timer_at = Some(at);
+        if self.channels[topic.at()].alarm.wants_entry(at) {
             self.wheel.insert(at, Timer::Topic(topic));
         }
     }

@@ -51,7 +51,9 @@ impl Core {
 
     fn connection_timer(&mut self, index: u32) {
         let now = self.now;
-        self.at(index).armed = Moment::NEVER;
+        if !self.at(index).alarm.fired(now) {
+            return;
+        }
         let is_over = now >= self.at(index).deadline;
         match self.at(index).stage {
             Stage::Gone => return,
@@ -123,7 +125,12 @@ impl Core {
     pub(super) fn judge(&mut self, index: u32, info: TcpInfo) {
         let is_acknowledging = info.retransmits == 0 && info.probes == 0;
         let (now, timeout) = (self.now, self.settings.limits.stall_timeout);
-        match self.at(index).heartbeat.probed(is_acknowledging, now, timeout) {
+        let connection = self.at(index);
+        if !connection.is_open() || now < connection.heartbeat.deadline() {
+            // Asked for twice in one turn, by two entries of the wheel: the first look has decided.
+            return;
+        }
+        match connection.heartbeat.probed(is_acknowledging, now, timeout) {
             Verdict::Keep => self.rearm(index),
             Verdict::Dead => {
                 self.counters.limit_hits.heartbeat += 1;
@@ -226,7 +233,9 @@ impl Core {
             return;
         }
         let now = self.now;
-        self.channels[topic.at()].timer_at = None;
+        if !self.channels[topic.at()].alarm.fired(now) {
+            return;
+        }
         let class = self.topics.topic(topic).class;
         let deleted = self.topics.topic_mut(topic).log.expire_keys(now);
         if deleted > 0 {

@@ -1,7 +1,7 @@
 //! What goes wrong around an engine: clients that come and go without end, descriptors that run out, readers that stall by the
 //! thousand, a completion queue that overflows; and in network namespaces a slow link, a lossy one, and one that is cut.
 //!
-//! How long they run is set by `TIDEGATE_SOAK_CYCLES`, `TIDEGATE_STALLED_READERS` and `TIDEGATE_LOSS_SECONDS`.
+//! How long they run is set by `TEST_SOAK_CYCLES`, `TEST_STALLED_READERS` and `TEST_LOSS_SECONDS`.
 
 #![forbid(unsafe_code)]
 

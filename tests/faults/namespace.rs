@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// False, and says so where everybody sees it, if no namespaces can be made here. With `TIDEGATE_NAMESPACES=required` that is
+/// False, and says so where everybody sees it, if no namespaces can be made here. With `TEST_NAMESPACES=required` that is
 /// a failure.
 pub(super) fn is_possible(test: &str) -> bool {
     let reason = if !succeeds("sh", &["-c", "[ \"$(id -u)\" = 0 ]"]) {
@@ -16,7 +16,7 @@ pub(super) fn is_possible(test: &str) -> bool {
     } else {
         return true;
     };
-    let is_required = std::env::var("TIDEGATE_NAMESPACES").is_ok_and(|value| value == "required");
+    let is_required = std::env::var("TEST_NAMESPACES").is_ok_and(|value| value == "required");
     assert!(!is_required, "{test} {reason}");
     // Not by `eprintln`, which the test harness keeps for itself where a test passes.
     writeln!(std::io::stderr(), "{test}: skipped: {reason}").expect("standard error is open");

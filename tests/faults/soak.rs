@@ -68,7 +68,7 @@ fn cycle(address: SocketAddr, number: usize) {
 
 #[test]
 fn clients_that_come_and_go_leave_nothing_behind() {
-    let cycles = set_by("TIDEGATE_SOAK_CYCLES", 20_000).next_multiple_of(BATCHES * THREADS);
+    let cycles = set_by("TEST_SOAK_CYCLES", 20_000).next_multiple_of(BATCHES * THREADS);
     let server = Serve::start(&["env"], &[]);
     let address = server.address;
     let mut publisher = Client::hello(address);

@@ -18,7 +18,7 @@ const UNFINISHED: usize = 64 * 1024 + 16;
 #[test]
 fn thousands_of_stalled_readers_cost_a_bounded_memory_and_nobody_his_service() {
     raise_descriptor_limit();
-    let stalled = set_by("TIDEGATE_STALLED_READERS", 2_000);
+    let stalled = set_by("TEST_STALLED_READERS", 2_000);
     let descriptors = format!("--nofile={}", stalled + 200);
     let server = Serve::start(&["prlimit", &descriptors], &[]);
     let round =

@@ -84,9 +84,17 @@ fn a_peer_whose_tcp_is_silent_is_given_up_and_one_that_answers_late_is_not() {
     let mut alive = Link::new(world.simulation(), 0);
     let gone = Link::new(world.simulation(), 0);
     let mut late = Link::new(world.simulation(), 0);
+    // It waits for the next patch, too, so that it is looked at for more than one reason.
+    let subscribe = wire::Subscribe { topic: "t".into(), max_hz: 2, ..wire::Subscribe::default() };
+    gone.say(world.simulation(), client_frame::Body::Subscribe(subscribe));
     let mut given_up_at = None;
     for ms in 0..20_000 {
         world.turn();
+        if ms % 30 == 10 {
+            let records = vec![keyed("k", "v")];
+            let publish = wire::Publish { topic: "t".into(), records, ..wire::Publish::default() };
+            alive.say(world.simulation(), client_frame::Body::Publish(publish));
+        }
         alive.read(world.simulation(), usize::MAX);
         // Shortly before its answer would be overdue.
         if ms % 900 == 0 {
