@@ -10,6 +10,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use prost::encoding::{decode_varint, encode_varint};
 use support::{Client, end, engine};
+use tidegate::config::Shards;
 use tidegate::protocol::CloseCode;
 use tidegate::protocol::wire::{self, client_frame, server_frame};
 use tungstenite::Message;
@@ -116,7 +117,8 @@ fn the_table_of_close_codes_says_who_comes_back() {
 /// Sends the document's own bytes, and compares what the engine answers with the document's.
 #[test]
 fn the_session_of_the_document_happens_so() {
-    let engine = engine(|_| {});
+    // Topics are numbered from 1 where there is one shard.
+    let engine = engine(|config| config.shards = Shards::Count(1));
     let mut client = Client::connect(engine.local_addr());
     let mut played = Played { blocks: hex_blocks(), schema: Schema::of(CONTRACT) };
 
