@@ -233,6 +233,8 @@ fn shutdown_that_never_ends() {
 
 #[test]
 fn the_second_signal_ends_the_process_at_once() {
+    // The ends of a child's pipes are descriptors, too.
+    let _turn = turn();
     for (first, second, request) in [("INT", "INT", "Interrupt"), ("TERM", "INT", "Terminate")] {
         let mut child = Command::new(std::env::current_exe().expect("procfs is mounted"))
             .args(["--exact", "shutdown_that_never_ends", "--ignored", "--nocapture"])
