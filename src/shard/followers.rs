@@ -4,7 +4,7 @@
 //! it is sent then is merged.
 
 use crate::fanout::Follower;
-use crate::ids::{ShardId, TopicId};
+use crate::ids::{Offset, ShardId, TopicId};
 use crate::shard::core::{Core, Fence};
 use crate::shard::message::ShardMessage;
 use crate::topic::{Pattern, TopicIndex};
@@ -36,7 +36,14 @@ impl Core {
         let cursor = self.topics.topic(topic).log.start_replica();
         let channel = &mut self.channels[topic.at()];
         channel.followers.retain(|follower| follower.shard != shard);
-        channel.followers.push(Follower { shard, generation, cursor, unfinished_bytes: 0, is_wanted: false });
+        channel.followers.push(Follower {
+            shard,
+            generation,
+            cursor,
+            shown: Offset::ZERO,
+            unfinished_bytes: 0,
+            is_wanted: false,
+        });
         self.note_lag(topic);
     }
 
@@ -126,12 +133,16 @@ impl Core {
         let made = self.topics.topic_mut(topic);
         let (transfer, cursor) = made.log.transfer(made.id, &follower.cursor, shared_patch, now, wall, room);
         let (id, weight) = (made.id, transfer.weight());
-        let unfinished_bytes = if transfer.has_more() { follower.unfinished_bytes + weight } else { 0 };
+        let (shown, unfinished_bytes) = if transfer.has_more() {
+            (follower.shown, follower.unfinished_bytes + weight)
+        } else {
+            (cursor.offset(), 0)
+        };
         self.counters.transfers += 1;
         let message = ShardMessage::Transfer { topic: id, generation, transfer: Box::new(transfer) };
         self.mesh.push(follower.shard, message, weight);
         let followers = &mut self.channels[topic.at()].followers;
-        followers.push(Follower { cursor, unfinished_bytes, ..follower });
+        followers.push(Follower { cursor, shown, unfinished_bytes, ..follower });
         let last = followers.len() - 1;
         followers.swap(at, last);
     }
@@ -164,7 +175,7 @@ impl Core {
                     let offset = follower.cursor.offset();
                     // One that has all records may lack the end of what was let go, and its replica stands where it was until then.
                     let lacks_the_end = offset == log.head() && log.is_behind(&follower.cursor);
-                    follower.shard == fence.shard && (offset < *head || lacks_the_end)
+                    follower.shard == fence.shard && (follower.shown < *head || lacks_the_end)
                 })
             });
             if fence.heads.is_empty() {

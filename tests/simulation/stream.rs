@@ -113,8 +113,14 @@ impl Stream {
         };
         let mut topics = self.standings.iter();
         let is_anywhere_behind = topics.any(|(id, standings)| standings.iter().any(|standing| is_behind(id, standing)));
-        // One that waits for the time that its options say is behind without pressure.
-        let mut topics = self.standings.iter().filter(|(id, _)| models.living.contains_key(id));
+        // One that waits for the time that its options say is behind without pressure, and so is one that other shards are asked
+        // about, because it is subscribed to again.
+        let is_asked_again = |id: &u32| {
+            let name = models.topics.get(id).map(|topic| TopicName::parse(&topic.name).expect("valid"));
+            let mut open = self.asked.iter().filter(|asked| !asked.is_answered);
+            name.is_some_and(|name| open.any(|asked| asked.pattern.matches(&name)))
+        };
+        let mut topics = self.standings.iter().filter(|(id, _)| models.living.contains_key(id) && !is_asked_again(id));
         let is_surely_behind = topics.any(|(id, standings)| {
             let is_pressed = |standing: &Standing| {
                 is_behind(id, standing) && standing.options.max_hz == 0 && !standing.options.has_filter()
