@@ -210,6 +210,8 @@ impl Core {
             assert_eq!(claim, Some(question), "a claim that another one followed was dropped");
         }
         match operation {
+            // Its connection is closing; or, welcomed before this answer came, holds the session until its taker is welcomed.
+            Operation::TakenOver => {}
             Operation::Subscribed(topic) => self.heed_late_home(&topic),
             Operation::Welcomed { session, knowledge } => self.heed_late_knowledge(connection, session, knowledge),
             operation => self.go_on(connection, operation),
@@ -253,8 +255,9 @@ impl Core {
             Operation::Hello { request, credit_bytes, session, at, knowledge } => {
                 self.welcome(index, request, credit_bytes, Some((session, at)), knowledge);
             }
-            Operation::TakenOver => unreachable!("its connection is closing"),
-            Operation::Subscribed(_) | Operation::Welcomed { .. } => unreachable!("it went on before"),
+            Operation::TakenOver | Operation::Subscribed(_) | Operation::Welcomed { .. } => {
+                unreachable!("nothing is left to do")
+            }
         }
     }
 
