@@ -192,6 +192,7 @@ fn publish_to_flush(criterion: &mut Criterion) {
                     std::hint::spin_loop();
                 }
                 spent += begun.elapsed();
+                world.now = now();
                 world.look(&mut publisher);
                 publisher.frames.clear();
             }

@@ -9,10 +9,6 @@ use socket2::SockRef;
 use super::dialect::{Arrival, Dialect, Duty, Observations, Outgoing, Position, Role, Seen, Tidegate};
 use super::socket::{self, write_out};
 
-/// Bytes read at a time where the rest of a message may be left unread: enough for the head of a patch and its first stamp, and
-/// for a whole message with one short record.
-const HEAD_BYTES: usize = 512;
-
 /// A connection of a subscriber or a publisher.
 pub(super) struct Connection {
     pub(super) stream: TcpStream,
@@ -24,8 +20,6 @@ pub(super) struct Connection {
     is_upgrading: bool,
     /// So many bytes that come next are not wanted.
     unwanted: usize,
-    /// Bytes read at a time.
-    read_size: usize,
     pub(super) seen: Seen,
     /// Bytes on the wire, WebSocket headers and control frames included.
     pub(super) bytes: u64,
@@ -92,7 +86,7 @@ impl Connection {
     pub(super) fn subscribe(&mut self, dialect: Tidegate, role: &Role<'_>) {
         dialect.subscribe(&mut self.out);
         self.dialect = Box::new(dialect);
-        (self.seen.is_verifying, self.read_size) = reading(self.dialect.as_ref(), role);
+        self.seen.is_verifying = is_verifying(role);
         self.seen.is_ready = false;
     }
 
@@ -115,7 +109,6 @@ impl Connection {
 
     /// Says nothing, and waits for what comes.
     pub(super) fn silent(stream: TcpStream, dialect: Box<dyn Dialect>, role: &Role<'_>) -> Self {
-        let (is_verifying, read_size) = reading(dialect.as_ref(), role);
         Self {
             stream,
             dialect,
@@ -123,8 +116,7 @@ impl Connection {
             out: Vec::new(),
             is_upgrading: false,
             unwanted: 0,
-            read_size,
-            seen: Seen { is_verifying, ..Seen::default() },
+            seen: Seen { is_verifying: is_verifying(role), ..Seen::default() },
             bytes: 0,
             has_ended: false,
         }
@@ -150,8 +142,7 @@ impl Connection {
             let wanted = size.min(self.unwanted);
             (wanted, discard(&self.stream, wanted))
         } else {
-            let wanted = size.min(self.read_size);
-            (wanted, self.stream.read(&mut scratch[..wanted]))
+            (size, self.stream.read(&mut scratch[..size]))
         };
         let n = match read {
             Ok(0) => {
@@ -212,15 +203,9 @@ impl Connection {
     }
 }
 
-/// Whether every record is compared, and how much is read at a time.
-fn reading(dialect: &dyn Dialect, role: &Role<'_>) -> (bool, usize) {
-    match role.duty {
-        Duty::Subscribe { is_verifying: false, wants_newest: false, .. } if dialect.may_leave_unread() => {
-            (false, HEAD_BYTES)
-        }
-        Duty::Subscribe { is_verifying, .. } => (is_verifying, usize::MAX),
-        Duty::Publish => (false, usize::MAX),
-    }
+/// Whether every record is compared.
+fn is_verifying(role: &Role<'_>) -> bool {
+    matches!(role.duty, Duty::Subscribe { is_verifying: true, .. })
 }
 
 /// Has the kernel throw away up to `len` bytes that came (`MSG_TRUNC`, tcp(7)): they are not copied.

@@ -57,12 +57,6 @@ pub(super) trait Dialect {
     /// What is wrong with it; the run ends with this sentence.
     fn take(&mut self, bytes: &[u8], arrival: &mut Arrival<'_>) -> Result<Taken, String>;
 
-    /// Whether it may leave parts of messages unread ([`Taken::discard`]) when nobody wants to know what is in them. If it never
-    /// does, as much as there is is read at a time.
-    fn may_leave_unread(&self) -> bool {
-        false
-    }
-
     /// Appends what is to be said by the clock, every ten milliseconds.
     fn tick(&mut self, _out: &mut Vec<u8>) {}
 

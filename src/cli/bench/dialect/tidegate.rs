@@ -224,10 +224,6 @@ impl Dialect for Tidegate {
         Ok(discard.map_or(Taken { used, discard: 0 }, |discard| Taken { used: bytes.len(), discard }))
     }
 
-    fn may_leave_unread(&self) -> bool {
-        true
-    }
-
     fn tick(&mut self, out: &mut Vec<u8>) {
         if self.unconfirmed > 0 {
             let credit = wire::Credit { bytes: std::mem::take(&mut self.unconfirmed) };
