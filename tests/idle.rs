@@ -58,6 +58,11 @@ fn an_idle_engine_makes_no_system_calls() {
     end(engine);
 }
 
+/// Publishes between two looks at the counters, so that what a look costs is shared by them.
+const PUBLISHES: u64 = 8;
+/// What a look costs at most: the question wakes the shard, and the read of its eventfd is armed again.
+const ASKING: u64 = 4;
+
 #[test]
 fn a_publish_on_an_idle_engine_costs_two_calls_for_each_shard_that_it_crosses() {
     let engine = shards(2);
@@ -66,24 +71,23 @@ fn a_publish_on_an_idle_engine_costs_two_calls_for_each_shard_that_it_crosses() 
     for topic in ["a", "b", "c", "d", "e", "f"] {
         publisher.publish_records(topic, vec![keyed("k", "v")]);
         let mut clients = subscribed(&engine, topic);
-        let mut rounds = Vec::new();
-        for round in 0..30 {
-            let asked = enters(&engine);
+        let mut batches = Vec::new();
+        for batch in 0..15 {
             let before = enters(&engine);
-            let of_asking: Vec<_> = before.iter().zip(&asked).map(|(before, asked)| before - asked).collect();
-            publisher.publish_records(topic, vec![keyed("k", &round.to_string())]);
-            for client in &mut clients {
-                client.patch();
+            for round in 0..PUBLISHES {
+                publisher.publish_records(topic, vec![keyed("k", &format!("{batch}.{round}"))]);
+                for client in &mut clients {
+                    client.patch();
+                }
             }
             let after = enters(&engine);
-            let calls = |shard: usize| (after[shard] - before[shard]).saturating_sub(of_asking[shard]);
-            rounds.push([calls(0), calls(1)]);
+            batches.push([0, 1].map(|shard| (after[shard] - before[shard]).saturating_sub(ASKING)));
         }
-        // A shard may still be awake for the question before, so the median is what counts.
-        rounds.sort_by_key(|calls| calls.iter().sum::<u64>());
-        let median = rounds[rounds.len() / 2];
-        eprintln!("{topic}: {median:?} enters");
-        assert!(median.iter().all(|calls| *calls <= 2), "{topic}: {rounds:?}");
+        // A shard may be awake still, or be woken once more: the median is what counts.
+        batches.sort_by_key(|calls| calls.iter().sum::<u64>());
+        let median = batches[batches.len() / 2];
+        eprintln!("{topic}: {median:?} enters for {PUBLISHES} publishes");
+        assert!(median.iter().all(|calls| *calls <= 2 * PUBLISHES), "{topic}: {batches:?}");
     }
     end(engine);
 }
