@@ -1,7 +1,6 @@
-//! What goes wrong around an engine: clients that come and go without end, descriptors that run out, readers that stall by the
-//! thousand, a completion queue that overflows; and in network namespaces a slow link, a lossy one, and one that is cut.
+//! What goes wrong around an engine: descriptors that run out, readers that stall by the thousand, a completion queue that overflows; and in network namespaces a slow link, a lossy one, and one that is cut.
 //!
-//! How long they run is set by `TEST_SOAK_CYCLES`, `TEST_STALLED_READERS` and `TEST_LOSS_SECONDS`.
+//! How long they run is set by `TEST_STALLED_READERS` and `TEST_LOSS_SECONDS`.
 
 #![forbid(unsafe_code)]
 
@@ -11,7 +10,6 @@ mod namespace;
 mod network;
 mod overflow;
 mod serve;
-mod soak;
 mod stalled;
 #[path = "../support/mod.rs"]
 mod support;
