@@ -64,13 +64,13 @@
 //!    [`shard::ShardMessage::Publish`]. There the sequence is checked ([`topic::Sequences`]), the topic found or made
 //!    ([`topic::Registry`]), and each record appended by [`topic::Log::apply`], which encodes it for all time. The topic is now
 //!    dirty; the acknowledgement goes back to the publisher's shard and waits in the connection's [`fanout::Outlet`].
-//! 3. **Offered.** `Core::flush` (`flush.rs`) takes the dirty topics by priority. For the first subscriber at the previous head
-//!    `Core::shared` has [`topic::Log::patch`] make a frame, WebSocket header included; everyone else at that head gets the same
+//! 3. **Offered.** `Core::flush` (`flush.rs`) takes the dirty topics by priority (`flush/offer.rs`). For the first subscriber at the
+//!    previous head `Core::shared` (`flush/chunk.rs`) has [`topic::Log::patch`] make a frame, WebSocket header included; everyone else at that head gets the same
 //!    bytes, by reference count. Who may not take it (blocked, no room in the window, options) is listed as behind.
 //!    Before them, each shard that follows the topic is sent a [`topic::Transfer`] with the same bytes (`followers.rs`); there
 //!    [`topic::Log::follow`] brings the replica up (`following.rs`), and its flush forwards them in the same way.
-//! 4. **Caught up.** Connections that woke (writable again, a pong or credit, a timer) are `serve`d: `gather` orders their topics,
-//!    `chunk` has the log make a patch from each one's own cursor, as far as there is room.
+//! 4. **Caught up.** Connections that woke (writable again, a pong or credit, a timer) are `serve`d: `gather` orders their topics
+//!    (`flush/gather.rs`), `chunk` (`flush/chunk.rs`) has the log make a patch from each one's own cursor, as far as there is room.
 //! 5. **Out.** `Outbox` (`outbox.rs`) holds one send for each connection: the rest of a cut frame, answers, patches, a marker.
 //!    [`shard::Shard::prepare`] queues them, [`shard::Shard::submit`] enters the kernel once for all of them, and for waiting.
 //! 6. **Settled.** Only short sends report back: `Core::sent_short` (`settle.rs`) keeps the rest of the frame that was cut and
@@ -117,7 +117,7 @@
 //! | a setting or limit | [`limits`], a row in `config/settings.rs`; its counter in `shard/counters.rs`, which does not compile until `control/metrics.rs` exports it |
 //! | a frame of the protocol | the `.proto`, `shard/dispatch.rs`, `docs/protocol.md` and its test |
 //! | what is dropped, and when | `judge` in `topic/patch.rs` for one cursor, `topic/retention.rs` for everyone |
-//! | who is sent to first | `gather` and `offer_dirty` in `shard/flush.rs` |
+//! | who is sent to first | `gather` and `offer_dirty` in `shard/flush/` |
 //! | how much a slow client is sent | [`fanout::Window`] |
 //! | a reason to close | `protocol/close.rs`, `shard/closing.rs` |
 //! | an operation of the kernel | [`kernel::Kernel`], and both implementations |
