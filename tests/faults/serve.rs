@@ -62,11 +62,6 @@ impl Serve {
         std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).expect("it runs")
     }
 
-    /// Open descriptors.
-    pub(super) fn descriptors(&self) -> usize {
-        self.links().len()
-    }
-
     fn links(&self) -> Vec<String> {
         let entries = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it runs");
         let target = |entry: std::io::Result<std::fs::DirEntry>| std::fs::read_link(entry.ok()?.path()).ok();
