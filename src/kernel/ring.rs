@@ -8,19 +8,27 @@
 //! A socket's descriptor and slot live until the kernel holds no operation of it ([`Sockets`]). Nothing that safe code does,
 //! in whatever order, with whatever ids or buffers of other rings, or leaves undone, changes any of that.
 
+mod accepting;
+mod closing;
+mod config;
+mod events;
+mod receiving;
+
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::{Shutdown, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use io_uring::{opcode, squeue, types};
-use socket2::SockRef;
 
+use self::accepting::Acceptor;
+pub use self::config::RingConfig;
+use self::events::{Event, Short, sort};
 use super::buffers::{self, Buffers};
-use super::operation::{Kind, MAX_SOCKETS, Operation};
+use super::operation::{Kind, Operation};
 use super::outgoing::Outgoing;
 use super::peers::{Handed, RingHandle};
 use super::probe::BootError;
@@ -28,52 +36,6 @@ use super::sockets::{self, Sockets};
 use super::uring::{Completed, Uring};
 use super::waker::EventWaker;
 use super::{Completion, Held, Kernel, KernelCounters, Received, SocketId, TcpInfo, Wait, Waker};
-
-/// The sizes of a [`Ring`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RingConfig {
-    /// Operations that one system call submits; more take several. A power of two.
-    pub entries: u32,
-    /// Completions that wait without costing more calls: the worst turn. A power of two, not below `entries`.
-    pub completion_entries: u32,
-    /// Receive buffers, shared by all sockets. A power of two, at most 32,768.
-    pub buffers: u16,
-    /// Bytes of each.
-    pub buffer_bytes: u32,
-    /// Connections; beyond them accepting pauses.
-    pub max_sockets: usize,
-}
-
-impl Default for RingConfig {
-    fn default() -> Self {
-        Self {
-            entries: 1_024,
-            completion_entries: 16 * 1_024,
-            buffers: 4_096,
-            buffer_bytes: 4_096,
-            max_sockets: 1_000_000,
-        }
-    }
-}
-
-impl RingConfig {
-    fn check(&self) -> Result<(), BootError> {
-        let rules = [
-            (self.entries.is_power_of_two(), "entries must be a power of two"),
-            (self.completion_entries.is_power_of_two(), "completion_entries must be a power of two"),
-            (self.completion_entries >= self.entries, "completion_entries must not be below entries"),
-            (self.buffers.is_power_of_two(), "buffers must be a power of two"),
-            (self.buffers <= buffers::MAX_BUFFERS, "buffers must be at most 32768"),
-            (self.buffer_bytes > 0 && self.buffer_bytes <= 1 << 20, "buffer_bytes must be between 1 and 1 MiB"),
-            (self.max_sockets > 0, "max_sockets must not be 0"),
-            (self.max_sockets < MAX_SOCKETS as usize, "max_sockets must be below 67108864"),
-        ];
-        match rules.iter().find(|(holds, _)| !holds) {
-            Some(&(_, reason)) => Err(BootError::Configuration { reason }),
-            None => Ok(()),
-        }
-    }
-}
 
 /// A [`Kernel`] over io_uring, bound to the thread that made it.
 pub struct Ring {
@@ -107,42 +69,6 @@ struct Memory {
     wake_word: Box<u64>,
 }
 
-/// The listener and what is known of it.
-#[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "independent claims, each with its own life")]
-struct Acceptor {
-    listener: Option<TcpListener>,
-    /// True exactly when a multishot accept is queued or in flight.
-    is_accepting: bool,
-    /// True exactly when its cancellation is queued or in flight.
-    is_cancelling: bool,
-    /// The caller paused it.
-    is_paused: bool,
-    /// For good: the listener is closed as soon as the kernel holds no accept.
-    is_stopped: bool,
-    /// Descriptors, memory or slots ran out.
-    is_short: bool,
-    /// Accepted beyond the table's end; they come first when there is room.
-    parked: VecDeque<OwnedFd>,
-}
-
-#[derive(Debug)]
-struct Short {
-    socket: SocketId,
-    taken: usize,
-    errno: i32,
-}
-
-#[derive(Debug)]
-enum Event {
-    Completed(Completed),
-    /// Bytes arrived, in a buffer that is ours until it is reported.
-    Arrived(SocketId, Received),
-    /// A connection was accepted.
-    Connected(OwnedFd),
-    Report(Completion),
-}
-
 impl Ring {
     /// Makes a ring that accepts from `listener`. It belongs to the calling thread.
     ///
@@ -162,15 +88,7 @@ impl Ring {
             uring,
             memory: ManuallyDrop::new(memory),
             sockets: Sockets::new(config.max_sockets),
-            acceptor: Acceptor {
-                listener: Some(listener),
-                is_accepting: false,
-                is_cancelling: false,
-                is_paused: false,
-                is_stopped: false,
-                is_short: false,
-                parked: VecDeque::new(),
-            },
+            acceptor: Acceptor::new(listener),
             waker: Arc::new(waker),
             peers: Vec::new(),
             is_wake_armed: false,
@@ -209,30 +127,6 @@ impl Ring {
         self.peers = peers;
     }
 
-    // -- arming --------------------------------------------------------------------------------------------------------
-
-    fn arm_accept(&mut self) {
-        let Acceptor { listener, is_accepting, is_paused, is_stopped, is_short, .. } = &mut self.acceptor;
-        let Some(listener) = listener else { return };
-        if *is_accepting || *is_paused || *is_stopped || *is_short {
-            return;
-        }
-        *is_accepting = true;
-        // Blocking sockets: a ring's receive on a non-blocking one would fail instead of waiting.
-        let entry = opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd())).flags(libc::SOCK_CLOEXEC).build();
-        // SAFETY: a multishot accept without an address points to nothing.
-        unsafe { self.uring.push(entry, Operation::own(Kind::Accept)) };
-    }
-
-    fn cancel_accept(&mut self) {
-        if self.acceptor.is_accepting && !self.acceptor.is_cancelling {
-            self.acceptor.is_cancelling = true;
-            let entry = opcode::AsyncCancel::new(Operation::own(Kind::Accept).pack()).build();
-            // SAFETY: a cancellation points to nothing.
-            unsafe { self.uring.push(entry, Operation::own(Kind::AcceptCancel)) };
-        }
-    }
-
     fn arm_wake(&mut self) {
         self.is_wake_armed = true;
         let word = std::ptr::from_mut::<u64>(&mut self.memory.wake_word).cast();
@@ -241,43 +135,6 @@ impl Ring {
         // eventfd lives as long as `waker`.
         unsafe { self.uring.push(entry, Operation::own(Kind::Wake)) };
     }
-
-    fn arm_receive(&mut self, socket: SocketId) {
-        let Some(slot) = self.sockets.find_open(socket) else { return };
-        if slot.is_receiving || slot.has_ended || slot.is_starved || !slot.wants_to_receive {
-            return;
-        }
-        slot.is_receiving = true;
-        slot.operations += 1;
-        let entry = opcode::RecvMulti::new(types::Fd(slot.raw_fd()), buffers::GROUP).build();
-        // SAFETY: it takes its memory from the registered buffers, which `drop` frees only once the kernel holds nothing.
-        unsafe { self.uring.push(entry, Operation::of(Kind::Receive, socket)) };
-    }
-
-    fn cancel_receive(&mut self, socket: SocketId) {
-        let Some(slot) = self.sockets.find_open(socket) else { return };
-        if slot.is_receiving && !slot.is_cancelling {
-            slot.is_cancelling = true;
-            slot.operations += 1;
-            let entry = opcode::AsyncCancel::new(Operation::of(Kind::Receive, socket).pack()).build();
-            // SAFETY: a cancellation points to nothing.
-            unsafe { self.uring.push(entry, Operation::of(Kind::ReceiveCancel, socket)) };
-        }
-    }
-
-    /// Receives again where buffers were missing, for as many sockets as there are buffers. All of them come to their turn: a
-    /// receive that is armed here takes a buffer or completes, so there is another enter.
-    fn feed_starved(&mut self) {
-        let count = self.memory.buffers.available().min(self.starved.len());
-        for socket in self.starved.drain(..count).collect::<Vec<_>>() {
-            if let Some(slot) = self.sockets.find(socket) {
-                slot.is_starved = false;
-            }
-            self.arm_receive(socket);
-        }
-    }
-
-    // -- submitting ----------------------------------------------------------------------------------------------------
 
     /// One system call; everything that came is sorted. When nothing is queued any more, the bytes are let go and what waited for
     /// them to be sent is done.
@@ -299,56 +156,6 @@ impl Ring {
         Ok(())
     }
 
-    /// Finishes or closes a socket whose send was queued before.
-    fn conclude(&mut self, socket: SocketId) {
-        let Some(slot) = self.sockets.find(socket) else { return };
-        if slot.is_closing {
-            self.shut(socket);
-        } else if slot.finishes {
-            slot.finishes = false;
-            if !slot.has_short {
-                // It fails if the connection is gone, which a receive or send reports.
-                let _ = slot.socket().shutdown(Shutdown::Write);
-            }
-        }
-    }
-
-    /// Ends all operations of a closing socket, and with the last of them the socket.
-    fn shut(&mut self, socket: SocketId) {
-        let slot = self.sockets.find(socket).expect("a closing socket is held");
-        // It fails if the connection is gone, and ends what waits on the socket even so.
-        let _ = slot.socket().shutdown(Shutdown::Both);
-        self.release_if_idle(socket);
-    }
-
-    /// Closes the descriptor of a closing socket that the kernel holds no operation of.
-    fn release_if_idle(&mut self, socket: SocketId) {
-        let turn = self.turn;
-        let is_idle = self
-            .sockets
-            .find(socket)
-            .is_some_and(|slot| slot.is_closing && slot.operations == 0 && slot.sent_in_turn != turn);
-        if !is_idle {
-            return;
-        }
-        self.sockets.remove(socket);
-        // Before all that waits: a connection among it may be given the slot.
-        self.events.push_front(Event::Report(Completion::Released { socket }));
-        self.make_room();
-    }
-
-    /// A slot became free.
-    fn make_room(&mut self) {
-        if let Some(fd) = self.acceptor.parked.pop_front() {
-            self.events.push_back(Event::Connected(fd));
-        } else if self.acceptor.is_short {
-            self.acceptor.is_short = false;
-            self.arm_accept();
-        }
-    }
-
-    // -- reporting -----------------------------------------------------------------------------------------------------
-
     /// What an event means to the caller, if anything.
     fn report(&mut self, event: Event) -> Option<Completion> {
         match event {
@@ -358,7 +165,7 @@ impl Ring {
             Event::Completed(completed) => match completed.operation.kind {
                 Kind::Accept => self.accept_ended(completed.result),
                 Kind::AcceptCancel => {
-                    self.acceptor.is_cancelling = false;
+                    self.acceptor.cancelled();
                     None
                 }
                 Kind::Wake => {
@@ -377,78 +184,6 @@ impl Ring {
                 Kind::Send => unreachable!("sorted into `shorts` as it came"),
             },
         }
-    }
-
-    fn connected(&mut self, fd: OwnedFd) -> Option<Completion> {
-        if self.acceptor.is_stopped {
-            return None;
-        }
-        if self.sockets.is_full() {
-            self.acceptor.parked.push_back(fd);
-            return self.accept_short(libc::EMFILE);
-        }
-        if self.acceptor.is_paused || self.acceptor.is_short {
-            // A cancellation may miss an operation that is there (or come too late): once more.
-            self.cancel_accept();
-        }
-        // No address: the peer is gone already.
-        let peer = sockets::peer_of(&fd)?;
-        let socket = self.sockets.insert(fd);
-        self.sockets.find(socket).expect("just inserted").wants_to_receive = true;
-        self.arm_receive(socket);
-        Some(Completion::Accepted { socket, peer })
-    }
-
-    fn accept_short(&mut self, errno: i32) -> Option<Completion> {
-        self.cancel_accept();
-        let is_news = !std::mem::replace(&mut self.acceptor.is_short, true);
-        is_news.then_some(Completion::AcceptPaused { errno })
-    }
-
-    fn accept_ended(&mut self, result: i32) -> Option<Completion> {
-        self.acceptor.is_accepting = false;
-        if self.acceptor.is_stopped {
-            self.acceptor.listener = None;
-            return None;
-        }
-        match -result {
-            // No error at all, or one of the connection that was about to be accepted (accept(2)): the next may be fine.
-            0
-            | libc::ECANCELED
-            | libc::EINTR
-            | libc::EAGAIN
-            | libc::ECONNABORTED
-            | libc::EPERM
-            | libc::EPROTO
-            | libc::ENETDOWN
-            | libc::ENOPROTOOPT
-            | libc::EHOSTDOWN
-            | libc::ENONET
-            | libc::EHOSTUNREACH
-            | libc::EOPNOTSUPP
-            | libc::ENETUNREACH
-            | libc::ETIMEDOUT => {
-                self.arm_accept();
-                None
-            }
-            // No room, or something that trying again at once would only repeat.
-            errno => self.accept_short(errno),
-        }
-    }
-
-    fn arrived(&mut self, socket: SocketId, received: Received) -> Option<Completion> {
-        let Some(slot) = self.sockets.find_open(socket) else {
-            // Of a closing socket, or of an earlier holder of the slot.
-            self.counters.stale_completions += u64::from(self.sockets.find(socket).is_none());
-            self.memory.buffers.discard(received);
-            return None;
-        };
-        if !slot.wants_to_receive {
-            // A cancellation may miss an operation that is there: once more.
-            self.cancel_receive(socket);
-        }
-        let received = self.memory.buffers.lend(received);
-        Some(Completion::Received { socket, received })
     }
 
     /// The last completion of an operation of a socket.
@@ -473,81 +208,6 @@ impl Ring {
             Kind::ReceiveCancel => None,
             _ => Some(Completion::Writable { socket }),
         }
-    }
-
-    fn receive_ended(&mut self, socket: SocketId, result: i32) -> Option<Completion> {
-        let slot = self.sockets.find_open(socket)?;
-        match -result {
-            libc::ENOBUFS => {
-                self.counters.buffer_shortages += 1;
-                if slot.wants_to_receive {
-                    slot.is_starved = true;
-                    self.starved.push_back(socket);
-                }
-                None
-            }
-            // Cancelled, or ended at the kernel's whim.
-            errno if errno < 0 || matches!(errno, libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {
-                self.arm_receive(socket);
-                None
-            }
-            errno => {
-                slot.has_ended = true;
-                Some(Completion::Ended { socket, errno })
-            }
-        }
-    }
-}
-
-/// Sorts a completion as it comes: what owns something gets an owner, short sends go first.
-fn sort(
-    completed: Completed,
-    buffers: &mut Buffers,
-    sockets: &mut Sockets,
-    shorts: &mut VecDeque<Short>,
-    events: &mut VecDeque<Event>,
-) {
-    let Operation { kind, socket } = completed.operation;
-    let mut result = completed.result;
-    match kind {
-        Kind::Send => {
-            if let Some(slot) = sockets.find(socket) {
-                slot.has_short = true;
-                shorts.push_back(short(socket, result));
-            }
-            return;
-        }
-        Kind::Accept if result >= 0 => {
-            // SAFETY: a descriptor that the accept made; its only mention is this completion, which is looked at once.
-            events.push_back(Event::Connected(unsafe { OwnedFd::from_raw_fd(result) }));
-            result = 0;
-        }
-        Kind::Receive => {
-            if let Some(buffer) = completed.buffer() {
-                let received = buffers.take(buffer, u32::try_from(result).unwrap_or(0));
-                if received.is_empty() {
-                    buffers.discard(received);
-                } else {
-                    events.push_back(Event::Arrived(socket, received));
-                }
-            }
-        }
-        _ => {}
-    }
-    if !completed.has_more() {
-        events.push_back(Event::Completed(Completed { result, ..completed }));
-    }
-}
-
-/// What the result of a send that did not go whole means.
-fn short(socket: SocketId, result: i32) -> Short {
-    match usize::try_from(result) {
-        Ok(taken) => Short { socket, taken, errno: 0 },
-        Err(_) => match -result {
-            // Full, or the kernel had no memory for more: the same to whoever sends.
-            libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EINTR => Short { socket, taken: 0, errno: 0 },
-            errno => Short { socket, taken: 0, errno },
-        },
     }
 }
 
@@ -630,7 +290,7 @@ impl Kernel for Ring {
     }
 
     fn adopt(&mut self, handed: Handed) -> Option<SocketId> {
-        if self.sockets.is_full() || self.acceptor.is_stopped {
+        if self.sockets.is_full() || self.acceptor.is_stopped() {
             return None;
         }
         let socket = self.sockets.insert(handed.fd);
@@ -680,24 +340,16 @@ impl Kernel for Ring {
     }
 
     fn stop_accepting(&mut self) {
-        self.acceptor.is_stopped = true;
-        self.acceptor.parked.clear();
-        if !self.acceptor.is_accepting {
-            self.acceptor.listener = None;
-        } else if let Some(listener) = &self.acceptor.listener {
-            // Ends the accept; the descriptor is closed when that is reported.
-            let _ = SockRef::from(listener).shutdown(Shutdown::Both);
-        }
+        self.acceptor.stop();
     }
 
     fn pause_accept(&mut self) {
-        self.acceptor.is_paused = true;
+        self.acceptor.pause();
         self.cancel_accept();
     }
 
     fn resume_accept(&mut self) {
-        self.acceptor.is_paused = false;
-        self.acceptor.is_short = self.sockets.is_full();
+        self.acceptor.resume(self.sockets.is_full());
         self.arm_accept();
     }
 
@@ -743,10 +395,7 @@ impl Kernel for Ring {
             operations: self.uring.in_flight() - usize::from(self.is_wake_armed),
             sockets,
             buffers: self.memory.buffers.lent(),
-            descriptors: sockets
-                + connected
-                + self.acceptor.parked.len()
-                + usize::from(self.acceptor.listener.is_some()),
+            descriptors: sockets + connected + self.acceptor.descriptors(),
         }
     }
 
@@ -761,9 +410,7 @@ impl Drop for Ring {
         for slot in self.sockets.iter() {
             let _ = slot.socket().shutdown(Shutdown::Both);
         }
-        if let Some(listener) = &self.acceptor.listener {
-            let _ = SockRef::from(listener).shutdown(Shutdown::Both);
-        }
+        self.acceptor.end_accept();
         let is_quiet = self.uring.quiesce(|completed| {
             if completed.operation.kind == Kind::Accept && completed.result >= 0 {
                 // SAFETY: as in `sort`: a descriptor that nobody else knows of.
@@ -791,7 +438,7 @@ impl Ring {
         slot.is_none_or(|slot| slot.sent_in_turn != turn && !slot.has_short && !slot.awaits_writable)
     }
 
-    pub(super) fn socket_of(&mut self, socket: SocketId) -> SockRef<'_> {
+    pub(super) fn socket_of(&mut self, socket: SocketId) -> socket2::SockRef<'_> {
         self.sockets.find(socket).expect("it is open").socket()
     }
 }
