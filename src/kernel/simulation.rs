@@ -7,109 +7,27 @@
 
 #![forbid(unsafe_code)]
 
+mod config;
+mod effects;
+mod harness;
 mod network;
 mod random;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use self::config::{Faults, SimulationConfig};
+use self::effects::Event;
 use self::network::Network;
 pub use self::network::{PeerEnd, PeerId};
 use self::random::Random;
 use super::slots::Slots;
 use super::{Completion, Handed, Held, Kernel, KernelCounters, Received, SocketId, TcpInfo, Wait, Waker};
 use crate::clock::Moment;
-
-/// A completion of a slot's former holder comes after its release, by so many times what others are late.
-const STALE_DELAYS: u32 = 10;
-
-/// The sizes of a [`Simulation`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SimulationConfig {
-    /// All randomness comes from it.
-    pub seed: u64,
-    /// Receive buffers, shared by all sockets.
-    pub buffers: u16,
-    /// Bytes of each.
-    pub buffer_bytes: u32,
-    /// Connections; beyond them accepting pauses.
-    pub max_sockets: usize,
-    /// Bytes that a socket takes before its peer reads; settable per peer.
-    pub capacity: usize,
-    /// How long bytes travel, each way; settable per peer.
-    pub latency: Duration,
-    /// What goes wrong.
-    pub faults: Faults,
-}
-
-impl Default for SimulationConfig {
-    fn default() -> Self {
-        Self {
-            seed: 1,
-            buffers: 256,
-            buffer_bytes: 4_096,
-            max_sockets: 10_000,
-            capacity: 32 * 1_024,
-            latency: Duration::from_millis(1),
-            faults: Faults::default(),
-        }
-    }
-}
-
-/// How often things go wrong, in cases of 1,000. By default never.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Faults {
-    /// A send is cut at some byte although there is room.
-    pub short_send: u16,
-    /// A send is refused although there is room.
-    pub refused_send: u16,
-    /// Received bytes are split at some byte.
-    pub split_receive: u16,
-    /// A completion comes late, by up to [`Faults::longest_delay`]; those of other sockets overtake it.
-    pub delay: u16,
-    /// See [`Faults::delay`].
-    pub longest_delay: Duration,
-    /// A receive ends for want of buffers although there are some, and is armed again later.
-    pub buffer_shortage: u16,
-    /// An accept fails with `EMFILE`.
-    pub accept_shortage: u16,
-    /// At a send or receive the connection turns out to be reset.
-    pub reset: u16,
-    /// At a send or receive the peer's host is gone: nothing arrives any more, either way.
-    pub death: u16,
-    /// A completion of a slot's former holder comes after its release.
-    pub stale_completion: u16,
-}
-
-impl Faults {
-    /// Everything goes wrong now and then, but no connection is lost.
-    #[must_use]
-    pub fn harsh() -> Self {
-        Self {
-            short_send: 100,
-            refused_send: 50,
-            split_receive: 300,
-            delay: 200,
-            longest_delay: Duration::from_millis(20),
-            buffer_shortage: 50,
-            accept_shortage: 20,
-            stale_completion: 200,
-            ..Self::default()
-        }
-    }
-
-    /// As [`Faults::harsh`], and connections are reset or die at any point.
-    #[must_use]
-    pub fn deadly() -> Self {
-        Self { reset: 5, death: 5, ..Self::harsh() }
-    }
-}
 
 /// A [`Kernel`] that is played.
 #[derive(Debug)]
@@ -198,19 +116,6 @@ struct Acceptor {
     is_short: bool,
 }
 
-#[derive(Debug)]
-enum Event {
-    Arrived(SocketId, Received),
-    Ended(SocketId, i32),
-    Writable(SocketId),
-    Rearm(SocketId),
-    /// All operations of a closing socket have completed.
-    Idle(SocketId),
-    Released(SocketId),
-    Accepted(SocketId, SocketAddr),
-    AcceptPaused(i32),
-}
-
 #[derive(Debug, Default)]
 struct Flag(AtomicBool);
 
@@ -220,7 +125,6 @@ impl Waker for Flag {
     }
 }
 
-/// The harness's side.
 impl Simulation {
     /// A simulation at moment zero that listens.
     #[must_use]
@@ -248,129 +152,6 @@ impl Simulation {
         }
     }
 
-    /// Moves the clock; never back.
-    pub fn set_now(&mut self, now: Moment) {
-        assert!(now >= self.network.now, "time does not run backwards");
-        self.network.now = now;
-    }
-
-    /// The clock.
-    #[must_use]
-    pub fn now(&self) -> Moment {
-        self.network.now
-    }
-
-    /// When something will happen that an [`Kernel::enter`] then reports, not before now; `None` if nothing will.
-    #[must_use]
-    pub fn next_event(&self) -> Option<Moment> {
-        if !self.shorts.is_empty() || !self.events.is_empty() || self.waker.0.load(Ordering::Acquire) {
-            return Some(self.network.now);
-        }
-        let pending = self.pending.keys().next().map(|(moment, ..)| (*moment).max(self.network.now));
-        [pending, self.network.next_arrival()].into_iter().flatten().min()
-    }
-
-    /// Changes what goes wrong from now on.
-    pub fn set_faults(&mut self, faults: Faults) {
-        self.config.faults = faults;
-    }
-
-    /// What wakes this kernel.
-    #[must_use]
-    pub fn waker(&self) -> Arc<dyn Waker> {
-        self.waker.clone()
-    }
-
-    /// The shards whose doorbells were rung since the last call; the harness wakes their kernels when it likes.
-    pub fn take_rung(&mut self) -> Vec<u16> {
-        std::mem::take(&mut self.rung)
-    }
-
-    /// A client begins to connect, from an address of its own.
-    pub fn connect(&mut self) -> PeerId {
-        let number = u32::try_from(self.network.peer_count()).expect("fewer than 2^32 peers");
-        let [_, a, b, c] = number.to_be_bytes();
-        self.connect_from(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, a, b, c)), 40_000))
-    }
-
-    /// A client begins to connect from `address`.
-    pub fn connect_from(&mut self, address: SocketAddr) -> PeerId {
-        self.network.connect(address, self.config.latency, self.config.capacity)
-    }
-
-    /// The peer writes; its bytes arrive in order, after its latency.
-    pub fn peer_write(&mut self, peer: PeerId, bytes: &[u8]) {
-        self.network.peer_write(peer, bytes);
-    }
-
-    /// The peer reads at most `max` bytes of what has arrived, which makes room in the server's socket.
-    pub fn peer_read(&mut self, peer: PeerId, max: usize) -> Vec<u8> {
-        self.settle();
-        self.network.peer_read(peer, max)
-    }
-
-    /// Bytes that have arrived at the peer and that it has not read.
-    #[must_use]
-    pub fn peer_unread(&mut self, peer: PeerId) -> usize {
-        self.settle();
-        self.network.peer(peer).unread.len()
-    }
-
-    /// The peer sends FIN behind its bytes.
-    pub fn peer_finish(&mut self, peer: PeerId) {
-        self.network.peer_finish(peer);
-    }
-
-    /// The peer sends RST.
-    pub fn peer_reset(&mut self, peer: PeerId) {
-        self.network.peer_reset(peer);
-    }
-
-    /// What the server did to the connection, as far as the peer can see; `None` while it is open, or bytes are unread.
-    #[must_use]
-    pub fn peer_end(&mut self, peer: PeerId) -> Option<PeerEnd> {
-        self.settle();
-        let end = self.network.peer(peer);
-        if end.reset_seen {
-            return Some(PeerEnd::Reset);
-        }
-        (end.fin_seen && end.unread.is_empty()).then_some(PeerEnd::Finished)
-    }
-
-    /// Whether the connection is over for the peer: [`Simulation::peer_end`] says how.
-    #[must_use]
-    pub fn peer_is_closed(&mut self, peer: PeerId) -> bool {
-        self.peer_end(peer).is_some()
-    }
-
-    /// A dead peer's TCP answers nothing: bytes stay where they are, either way, until it lives again.
-    pub fn peer_tcp_dead(&mut self, peer: PeerId, is_dead: bool) {
-        self.network.set_dead(peer, is_dead);
-    }
-
-    /// How long this peer's bytes travel from now on, each way.
-    pub fn set_latency(&mut self, peer: PeerId, latency: Duration) {
-        self.network.peer_mut(peer).latency = latency;
-    }
-
-    /// Bytes that the server's socket takes for this peer before it reads.
-    pub fn set_capacity(&mut self, peer: PeerId, capacity: usize) {
-        self.network.peer_mut(peer).capacity = capacity;
-    }
-}
-
-/// How things come about.
-impl Simulation {
-    /// Lets arrive what is due, and completes what that makes ready.
-    fn settle(&mut self) {
-        for peer in self.network.advance() {
-            let held = self.slots.iter().find(|(_, slot)| slot.peer == peer).map(|(socket, _)| socket);
-            if let Some(socket) = held {
-                self.look_at(socket);
-            }
-        }
-    }
-
     fn find(&mut self, socket: SocketId) -> Option<(&mut Slot, PeerId)> {
         let slot = self.slots.find(socket)?;
         let peer = slot.peer;
@@ -379,177 +160,6 @@ impl Simulation {
 
     fn find_open(&mut self, socket: SocketId) -> Option<(&mut Slot, PeerId)> {
         self.find(socket).filter(|(slot, _)| !slot.is_closing)
-    }
-
-    /// Completes what `socket` waits for, if it is ready.
-    fn look_at(&mut self, socket: SocketId) {
-        self.receive(socket);
-        let Some((_, peer)) = self.find_open(socket) else { return };
-        if self.network.peer(peer).is_writable()
-            && let Some((slot, _)) = self.find_open(socket)
-            && slot.awaits_writable
-            && !std::mem::replace(&mut slot.is_writable_due, true)
-        {
-            let due = self.due();
-            self.schedule(due, Event::Writable(socket));
-        }
-    }
-
-    /// Completes the receive of `socket` with all that has arrived, in as many buffers as there are.
-    fn receive(&mut self, socket: SocketId) {
-        while let Some((slot, peer)) = self.find_open(socket) {
-            if !slot.wants_to_receive || slot.has_ended || slot.is_starved {
-                return;
-            }
-            self.strike(peer);
-            let end = self.network.peer(peer);
-            let (available, errno, has_fin) = (end.arrived.len(), end.errno, end.fin_arrived);
-            if available == 0 {
-                if errno != 0 || has_fin {
-                    self.find_open(socket).expect("found above").0.has_ended = true;
-                    self.in_order(socket, Event::Ended(socket, errno));
-                }
-                return;
-            }
-            if self.random.chance(self.config.faults.buffer_shortage) {
-                self.counters.buffer_shortages += 1;
-                self.find_open(socket).expect("found above").0.is_starved = true;
-                let due = self.due();
-                self.schedule(due, Event::Rearm(socket));
-                return;
-            }
-            let Some(buffer) = self.unused.pop() else {
-                self.counters.buffer_shortages += 1;
-                self.find_open(socket).expect("found above").0.is_starved = true;
-                self.starved.push_back(socket);
-                return;
-            };
-            let mut count = available.min(self.config.buffer_bytes as usize);
-            if self.random.chance(self.config.faults.split_receive) {
-                count = 1 + self.random.below(count);
-            }
-            let bytes = self.network.peer_mut(peer).arrived.drain(..count).collect();
-            self.buffers[usize::from(buffer)] = Buffer { bytes, state: Loan::Filled };
-            let len = u32::try_from(count).expect("at most buffer_bytes");
-            self.in_order(socket, Event::Arrived(socket, Received { buffer, len }));
-        }
-    }
-
-    /// A connection may break whenever it is touched.
-    fn strike(&mut self, peer: PeerId) {
-        if self.random.chance(self.config.faults.reset) && self.network.peer(peer).errno == 0 {
-            self.network.cut(peer);
-        }
-        if self.random.chance(self.config.faults.death) {
-            self.network.set_dead(peer, true);
-        }
-    }
-
-    /// When something that happens now is seen.
-    fn due(&mut self) -> Moment {
-        let Faults { delay, longest_delay, .. } = self.config.faults;
-        let delay = if self.random.chance(delay) { self.random.duration(longest_delay) } else { Duration::ZERO };
-        self.network.now + delay
-    }
-
-    fn schedule(&mut self, due: Moment, event: Event) {
-        let place = (due, self.random.number(), self.sequence);
-        self.sequence += 1;
-        self.pending.insert(place, event);
-    }
-
-    /// Schedules something of a socket behind all that was scheduled so before.
-    fn in_order(&mut self, socket: SocketId, event: Event) {
-        let due = self.due();
-        let place = (due, self.random.number(), self.sequence);
-        let sequence = self.sequence;
-        self.sequence += 1;
-        let (slot, _) = self.find(socket).expect("the caller found it");
-        let last = slot.last_place;
-        let place = if place > last { place } else { (last.0, last.1, sequence) };
-        slot.last_place = place;
-        self.pending.insert(place, event);
-    }
-
-    fn accept(&mut self) {
-        while !self.acceptor.is_paused && !self.acceptor.is_short && !self.network.backlog.is_empty() {
-            if self.held().sockets == self.config.max_sockets || self.random.chance(self.config.faults.accept_shortage)
-            {
-                self.acceptor.is_short = true;
-                let now = self.network.now;
-                self.schedule(now, Event::AcceptPaused(libc::EMFILE));
-                return;
-            }
-            let peer = self.network.backlog.pop_front().expect("not empty");
-            let socket = self.slots.insert(Slot::new(peer));
-            let address = self.network.peer(peer).address;
-            self.in_order(socket, Event::Accepted(socket, address));
-            self.look_at(socket);
-        }
-    }
-
-    /// Sends as much of `frames` as the socket takes.
-    fn transmit(&mut self, socket: SocketId, frames: &[Bytes]) {
-        let Some((_, peer)) = self.find(socket) else { return };
-        self.strike(peer);
-        let total: usize = frames.iter().map(Bytes::len).sum();
-        let end = self.network.peer(peer);
-        let errno = match (end.errno, end.has_finished) {
-            (0, false) => 0,
-            (0, true) => libc::EPIPE,
-            (errno, _) => errno,
-        };
-        let mut taken = if errno == 0 { total.min(end.room()) } else { 0 };
-        if self.random.chance(self.config.faults.refused_send) {
-            taken = 0;
-        } else if taken > 0 && self.random.chance(self.config.faults.short_send) {
-            taken = self.random.below(taken);
-        }
-        let bytes: Vec<u8> = frames.iter().flatten().copied().take(taken).collect();
-        self.network.server_send(peer, bytes);
-        if taken < total {
-            self.find(socket).expect("found above").0.has_short = true;
-            self.shorts.push_back((socket, taken, errno));
-        }
-    }
-
-    /// Finishes or closes a socket; its send, if there was one, is done.
-    fn conclude(&mut self, socket: SocketId) {
-        let Some((slot, peer)) = self.find(socket) else { return };
-        let (is_closing, finishes, has_short) = (slot.is_closing, slot.finishes, slot.has_short);
-        slot.finishes = false;
-        if is_closing {
-            self.network.server_close(peer);
-            self.in_order(socket, Event::Idle(socket));
-        } else if finishes && !has_short {
-            self.network.server_finish(peer);
-            self.look_at(socket);
-        }
-    }
-
-    fn release_slot(&mut self, socket: SocketId) {
-        if self.slots.remove(socket).is_none() {
-            return;
-        }
-        self.events.push_back(Event::Released(socket));
-        if self.random.chance(self.config.faults.stale_completion) {
-            // Late enough for the slot to have its next holder.
-            let late = self.random.duration(STALE_DELAYS * self.config.faults.longest_delay);
-            let event = match self.random.below(3) {
-                0 => Event::Writable(socket),
-                1 => Event::Ended(socket, libc::ECONNRESET),
-                _ => Event::Rearm(socket),
-            };
-            self.schedule(self.network.now + late, event);
-        }
-        self.acceptor.is_short = false;
-    }
-
-    /// Closes a connection that nobody was told of.
-    fn forget(&mut self, socket: SocketId) {
-        if let Some(slot) = self.slots.remove(socket) {
-            self.network.server_reset(slot.peer);
-        }
     }
 
     fn give_back(&mut self, buffer: u16) {
