@@ -181,7 +181,7 @@ fn converse(
         let mut stream = TcpStream::from_std(stream);
         poll.registry().register(&mut stream, Token(at), Interest::READABLE).map_err(failed)?;
         let is_verifying = at.is_multiple_of(VERIFY_ONE_IN);
-        let duty = Duty::Subscribe { is_verifying, wants_newest: false, credit: 0 };
+        let duty = Duty::Subscribe { is_verifying, credit: 0 };
         let role = Role { topic: "", duty, values: Values::Numbered, resume: None };
         subscribers.push(Connection::silent(stream, dialect::of(None, &role), &role));
     }

@@ -4,7 +4,6 @@ use std::io::{self, Read};
 use std::net::SocketAddr;
 
 use mio::net::TcpStream;
-use socket2::SockRef;
 
 use super::dialect::{Arrival, Dialect, Duty, Observations, Outgoing, Position, Role, Seen, Tidegate};
 use super::socket::{self, write_out};
@@ -18,8 +17,6 @@ pub(super) struct Connection {
     out: Vec<u8>,
     /// The answer to the upgrade request is still to come.
     is_upgrading: bool,
-    /// So many bytes that come next are not wanted.
-    unwanted: usize,
     pub(super) seen: Seen,
     /// Bytes on the wire, WebSocket headers and control frames included.
     pub(super) bytes: u64,
@@ -115,7 +112,6 @@ impl Connection {
             tail: Vec::new(),
             out: Vec::new(),
             is_upgrading: false,
-            unwanted: 0,
             seen: Seen { is_verifying: is_verifying(role), ..Seen::default() },
             bytes: 0,
             has_ended: false,
@@ -138,13 +134,7 @@ impl Connection {
         observations: &mut Observations,
     ) -> Result<bool, String> {
         let size = scratch.len().min(limit);
-        let (wanted, read) = if self.unwanted > 0 {
-            let wanted = size.min(self.unwanted);
-            (wanted, discard(&self.stream, wanted))
-        } else {
-            (size, self.stream.read(&mut scratch[..size]))
-        };
-        let n = match read {
+        let n = match self.stream.read(&mut scratch[..size]) {
             Ok(0) => {
                 self.has_ended = true;
                 return Err("the server closed a connection".into());
@@ -155,13 +145,9 @@ impl Connection {
             Err(error) => return Err(broke(&error)),
         };
         self.bytes += n as u64;
-        if self.unwanted > 0 {
-            self.unwanted -= n;
-        } else {
-            self.take(&scratch[..n], observations)?;
-            self.flush()?;
-        }
-        Ok(n < wanted)
+        self.take(&scratch[..n], observations)?;
+        self.flush()?;
+        Ok(n < size)
     }
 
     fn take(&mut self, bytes: &[u8], observations: &mut Observations) -> Result<(), String> {
@@ -178,16 +164,13 @@ impl Connection {
         }
         let mut arrival = Arrival::now(&mut self.seen, observations, &mut self.out);
         if self.tail.is_empty() {
-            let taken = self.dialect.take(bytes, &mut arrival)?;
-            self.tail.extend_from_slice(&bytes[taken.used..]);
-            self.unwanted = taken.discard;
+            let used = self.dialect.take(bytes, &mut arrival)?;
+            self.tail.extend_from_slice(&bytes[used..]);
         } else {
             self.tail.extend_from_slice(bytes);
-            let taken = self.dialect.take(&self.tail, &mut arrival)?;
-            self.tail.drain(..taken.used);
-            self.unwanted = taken.discard;
+            let used = self.dialect.take(&self.tail, &mut arrival)?;
+            self.tail.drain(..used);
         }
-        assert!(self.unwanted == 0 || self.tail.is_empty(), "what is discarded comes behind what was used");
         Ok(())
     }
 
@@ -206,13 +189,6 @@ impl Connection {
 /// Whether every record is compared.
 fn is_verifying(role: &Role<'_>) -> bool {
     matches!(role.duty, Duty::Subscribe { is_verifying: true, .. })
-}
-
-/// Has the kernel throw away up to `len` bytes that came (`MSG_TRUNC`, tcp(7)): they are not copied.
-fn discard(stream: &TcpStream, len: usize) -> io::Result<usize> {
-    // The kernel asks for room, and writes nothing to it.
-    let mut nowhere = Vec::<u8>::with_capacity(len);
-    SockRef::from(stream).recv_with_flags(&mut nowhere.spare_capacity_mut()[..len], libc::MSG_TRUNC)
 }
 
 fn broke(error: &io::Error) -> String {

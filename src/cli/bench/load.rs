@@ -77,7 +77,6 @@ pub(super) struct Load {
     peer: Option<Peer>,
     values: Values,
     credit: u64,
-    samples_ages: bool,
     pub(super) observations: Observations,
     /// Sampled this often, if at all.
     pub(super) sampling: Option<(Duration, Ages)>,
@@ -154,7 +153,6 @@ impl Load {
             peer: options.peer,
             values,
             credit: shape.credit,
-            samples_ages: shape.samples_ages,
             observations,
             sampling: None,
             scratch: vec![0; SCRATCH],
@@ -215,11 +213,7 @@ impl Load {
         let at = self.subscribers.len();
         let of_its_kind = self.reading.iter().filter(|other| **other == reading).count();
         let is_verifying = of_its_kind.is_multiple_of(VERIFY_ONE_IN);
-        let duty = Duty::Subscribe {
-            is_verifying,
-            wants_newest: reading != Reading::Healthy || self.samples_ages,
-            credit: self.credit,
-        };
+        let duty = Duty::Subscribe { is_verifying, credit: self.credit };
         let role = Role { topic: &self.topic, duty, values: self.values, resume: None };
         let mut subscriber = match self.peer {
             // Several at once: some peers take a tenth of a second for each step of a handshake.

@@ -188,7 +188,6 @@ fn observe(
         bytes: args.bytes,
         keys: args.keys,
         credit: args.credit,
-        samples_ages: true,
         publishers: 1,
     };
     let mut load = Load::connect(&server, options, &shape)?;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Arrival, Dialect, Duty, Outgoing, Role, Taken, take_frames, websocket_request};
+use super::{Arrival, Dialect, Duty, Outgoing, Role, take_frames, websocket_request};
 use crate::cli::bench::frames::{FIN_BINARY, put_frame};
 
 /// A publisher on `/publish`, whose every binary message is answered with some message; a subscriber on `/subscribe`, which is
@@ -29,7 +29,7 @@ impl Dialect for Broadcast {
         put_frame(out, FIN_BINARY, record.value);
     }
 
-    fn take(&mut self, bytes: &[u8], arrival: &mut Arrival<'_>) -> Result<Taken, String> {
+    fn take(&mut self, bytes: &[u8], arrival: &mut Arrival<'_>) -> Result<usize, String> {
         let duty = self.duty;
         let used = take_frames(bytes, arrival, |_, payload, arrival| {
             match (arrival.is_ready(), duty) {
@@ -39,6 +39,6 @@ impl Dialect for Broadcast {
             }
             Ok(())
         })?;
-        Ok(Taken { used, discard: 0 })
+        Ok(used)
     }
 }

@@ -50,12 +50,12 @@ pub(super) trait Dialect {
     /// Appends a publish of one record. Asked of publishers only, once the connection is ready.
     fn publish(&mut self, record: &Outgoing<'_>, out: &mut Vec<u8>);
 
-    /// Takes whole messages from the front of what came (behind the answer to the upgrade), and answers into
-    /// [`Arrival::out`]. What is left over is shown again with what comes behind it.
+    /// Takes whole messages from the front of what came (behind the answer to the upgrade), answers into [`Arrival::out`], and
+    /// returns how many bytes that were. What is left over is shown again with what comes behind it.
     ///
     /// # Errors
     /// What is wrong with it; the run ends with this sentence.
-    fn take(&mut self, bytes: &[u8], arrival: &mut Arrival<'_>) -> Result<Taken, String>;
+    fn take(&mut self, bytes: &[u8], arrival: &mut Arrival<'_>) -> Result<usize, String>;
 
     /// Appends what is to be said by the clock, every ten milliseconds.
     fn tick(&mut self, _out: &mut Vec<u8>) {}
@@ -64,15 +64,6 @@ pub(super) trait Dialect {
     fn position(&self) -> Option<Position> {
         None
     }
-}
-
-/// What was taken of the bytes that came.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Taken {
-    /// Bytes from the front.
-    pub(super) used: usize,
-    /// So many bytes behind all of these need not be read: only if everything was used.
-    pub(super) discard: usize,
 }
 
 /// A record to be published.
@@ -120,8 +111,6 @@ pub(super) enum Duty {
     Subscribe {
         /// Compares every record.
         is_verifying: bool,
-        /// Wants to know the stamp of the newest record that it holds. One that does neither may leave bytes unread.
-        wants_newest: bool,
         /// `Hello.credit_bytes` of Tidegate; 0: a plain client.
         credit: u64,
     },

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use super::stream::Stream;
-use super::{Arrival, Dialect, Duty, Outgoing, Role, Taken, take_frames, websocket_request};
+use super::{Arrival, Dialect, Duty, Outgoing, Role, take_frames, websocket_request};
 use crate::cli::bench::frames::{FIN_BINARY, put_frame};
 
 /// Fixed headers (section 2.2): packet type and flags.
@@ -45,7 +45,7 @@ impl Dialect for Mqtt {
         put_packet(out, PUBLISH_QOS_1, &[&string(&self.topic), &identifier.to_be_bytes(), record.value]);
     }
 
-    fn take(&mut self, bytes: &[u8], arrival: &mut Arrival<'_>) -> Result<Taken, String> {
+    fn take(&mut self, bytes: &[u8], arrival: &mut Arrival<'_>) -> Result<usize, String> {
         let Self { topic, duty, stream } = self;
         let used = take_frames(bytes, arrival, |_, payload, arrival| {
             stream.go_on(payload, |bytes| {
@@ -54,7 +54,7 @@ impl Dialect for Mqtt {
                 Ok(len)
             })
         })?;
-        Ok(Taken { used, discard: 0 })
+        Ok(used)
     }
 }
 

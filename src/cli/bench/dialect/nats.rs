@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::stream::Stream;
-use super::{Arrival, Dialect, Duty, Outgoing, Role, Taken, take_frames, websocket_request};
+use super::{Arrival, Dialect, Duty, Outgoing, Role, take_frames, websocket_request};
 use crate::cli::bench::frames::{FIN_BINARY, put_frame};
 
 /// One connection.
@@ -35,12 +35,12 @@ impl Dialect for Nats {
         put_frame(out, FIN_BINARY, &message);
     }
 
-    fn take(&mut self, bytes: &[u8], arrival: &mut Arrival<'_>) -> Result<Taken, String> {
+    fn take(&mut self, bytes: &[u8], arrival: &mut Arrival<'_>) -> Result<usize, String> {
         let Self { subject, duty, stream } = self;
         let used = take_frames(bytes, arrival, |_, payload, arrival| {
             stream.go_on(payload, |bytes| take_one(bytes, subject, *duty, arrival))
         })?;
-        Ok(Taken { used, discard: 0 })
+        Ok(used)
     }
 }
 

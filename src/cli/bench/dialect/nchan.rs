@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Arrival, Dialect, Duty, Outgoing, Role, Taken, websocket_request};
+use super::{Arrival, Dialect, Duty, Outgoing, Role, websocket_request};
 use crate::cli::bench::frames::{self, FIN_BINARY, FIN_CLOSE, FIN_PING, FIN_PONG, put_frame};
 
 /// One connection.
@@ -43,12 +43,12 @@ impl Dialect for Nchan {
         out.extend_from_slice(record.value);
     }
 
-    fn take(&mut self, bytes: &[u8], arrival: &mut Arrival<'_>) -> Result<Taken, String> {
+    fn take(&mut self, bytes: &[u8], arrival: &mut Arrival<'_>) -> Result<usize, String> {
         let next = if self.duty == Duty::Publish { take_response } else { take_frame };
         let mut used = 0;
         loop {
             match next(&bytes[used..], arrival)? {
-                0 => return Ok(Taken { used, discard: 0 }),
+                0 => return Ok(used),
                 len => used += len,
             }
         }

@@ -149,8 +149,8 @@ fn converse(peer: Peer, duty: Duty, parts: &[&[u8]]) -> Result<(Seen, Vec<u8>), 
     let (mut seen, mut out, mut tail) = (Seen { is_verifying: true, ..Seen::default() }, Vec::new(), Vec::new());
     for part in parts {
         tail.extend_from_slice(part);
-        let taken = dialect.take(&tail, &mut Arrival::now(&mut seen, &mut observations, &mut out))?;
-        tail.drain(..taken.used);
+        let used = dialect.take(&tail, &mut Arrival::now(&mut seen, &mut observations, &mut out))?;
+        tail.drain(..used);
     }
     assert!(tail.is_empty(), "{peer:?} left {tail:?}");
     let mut answers = Vec::new();
@@ -164,7 +164,7 @@ fn converse(peer: Peer, duty: Duty, parts: &[&[u8]]) -> Result<(Seen, Vec<u8>), 
     Ok((seen, answers))
 }
 
-const SUBSCRIBE: Duty = Duty::Subscribe { is_verifying: true, wants_newest: true, credit: 0 };
+const SUBSCRIBE: Duty = Duty::Subscribe { is_verifying: true, credit: 0 };
 
 #[test]
 fn wherever_the_stream_is_cut_the_same_is_counted() {

@@ -3,13 +3,6 @@
 
 use crate::cli::bench::payload;
 
-/// `ServerFrame.patch`.
-const PATCH_TAG: u64 = 6 << 3 | 2;
-/// `Patch.records`.
-const RECORD_TAG: u8 = 4 << 3 | 2;
-/// `Record.value`.
-const VALUE_TAG: u8 = 2 << 3 | 2;
-
 /// What a server frame is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Envelope<'a> {
@@ -90,48 +83,6 @@ pub(super) fn patch(bytes: &[u8]) -> Option<PatchHead> {
     Some(head)
 }
 
-/// What has to be known of a patch, but its newest stamp, of which only the beginning was read: `bytes` of a `ServerFrame` that has
-/// `len`. `None` if they do not say it.
-///
-/// The server writes the fields of the head first, and here all records have values of one size: so as long as their offsets
-/// have one length, all are as long as the first, and their number is a division. A remainder means that they are not.
-pub(super) fn patch_of_beginning(bytes: &[u8], len: usize) -> Option<PatchHead> {
-    let mut rest = bytes;
-    if varint(&mut rest)? != PATCH_TAG {
-        return None;
-    }
-    let patch_len = usize::try_from(varint(&mut rest)?).ok()?;
-    if (bytes.len() - rest.len()).checked_add(patch_len) != Some(len) {
-        return None;
-    }
-    let at_end = rest.len();
-    let mut head = PatchHead::default();
-    while rest.first()? != &RECORD_TAG {
-        head.add(&next_field(&mut rest)?);
-    }
-    let records_len = patch_len - (at_end - rest.len());
-    let at_record = rest.len();
-    varint(&mut rest)?;
-    let record_len = usize::try_from(varint(&mut rest)?).ok()?;
-    let each = record_len.checked_add(at_record - rest.len())?;
-    if head.more || varint_len(head.from.wrapping_add(1)) != varint_len(head.to) || !records_len.is_multiple_of(each) {
-        return None;
-    }
-    // The stamp is near the beginning of the record, which may be cut.
-    let mut record = &rest[..rest.len().min(record_len)];
-    while record.first()? != &VALUE_TAG {
-        next_field(&mut record)?;
-    }
-    varint(&mut record)?;
-    let value_len = usize::try_from(varint(&mut record)?).ok()?;
-    if value_len < payload::MIN_BYTES {
-        return None;
-    }
-    head.oldest_stamp = payload::stamp(record)?;
-    head.records = (records_len / each) as u64;
-    Some(head)
-}
-
 fn record_stamp(record: &[u8]) -> Option<u64> {
     let value = fields(record).find_map(|field| match field {
         Some(Field::Bytes(2, value)) => Some(value),
@@ -179,11 +130,6 @@ fn split<'a>(bytes: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
     let (front, rest) = bytes.split_at_checked(len)?;
     *bytes = rest;
     Some(front)
-}
-
-/// Bytes of a varint.
-fn varint_len(value: u64) -> u32 {
-    (70 - (value | 1).leading_zeros()) / 7
 }
 
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
@@ -245,61 +191,5 @@ mod tests {
         };
         assert_eq!(super::patch(body), Some(expected));
         assert_eq!(super::patch(&body[..body.len() - 1]), None, "a cut patch is no patch");
-    }
-
-    /// Some events of a log, as a shard would send them: the head's fields before the records.
-    fn frame_of(records: &[wire::Record], head: wire::Patch) -> Vec<u8> {
-        let mut body = head.encode_to_vec();
-        for record in records {
-            body.push(RECORD_TAG);
-            body.extend_from_slice(&record.encode_length_delimited_to_vec());
-        }
-        let mut frame = vec![PATCH_TAG as u8];
-        prost::encoding::encode_varint(body.len() as u64, &mut frame);
-        frame.extend_from_slice(&body);
-        frame
-    }
-
-    fn at(offset: u64) -> wire::Record {
-        let value = payload::value(7 * offset, offset, 64).into();
-        wire::Record { key: "key-000001".into(), value, offset, ..Default::default() }
-    }
-
-    #[test]
-    fn the_beginning_says_what_the_whole_says_or_nothing() {
-        for (from, count) in [(0, 1), (0, 100), (500, 1), (500, 200), (16_300, 3)] {
-            let records: Vec<_> = (from + 2..from + 2 + count).map(at).collect();
-            let head = wire::Patch {
-                topic_id: 1,
-                from,
-                to: from + 1 + count,
-                lost: 1,
-                time_us: 1 << 50,
-                ..Default::default()
-            };
-            let frame = frame_of(&records, head.clone());
-            let Some(Envelope::Patch(body)) = envelope(&frame) else { panic!("a patch") };
-            let whole = PatchHead { newest_stamp: 0, ..super::patch(body).expect("a patch") };
-            for cut in 0..frame.len() {
-                let said = patch_of_beginning(&frame[..cut], frame.len());
-                assert!(said.is_none_or(|said| said == whole), "{cut} bytes of {count} records from {from}");
-            }
-            let beginning = &frame[..frame.len().min(100)];
-            assert_eq!(patch_of_beginning(beginning, frame.len()), Some(whole));
-        }
-    }
-
-    #[test]
-    fn records_that_are_not_of_one_size_are_to_be_read() {
-        let head = |from, to| wire::Patch { from, to, ..Default::default() };
-        // Offsets of one and of two bytes.
-        let frame = frame_of(&[at(127), at(128)], head(126, 128));
-        assert_eq!(patch_of_beginning(&frame[..90], frame.len()), None);
-        let longer = wire::Record { value: payload::value(1, 12, 65).into(), ..at(12) };
-        let frame = frame_of(&[at(11), longer], head(10, 12));
-        assert_eq!(patch_of_beginning(&frame[..90], frame.len()), None);
-        // Those `ahead` stand behind the records.
-        let frame = frame_of(&[at(11), at(12)], wire::Patch { more: true, ..head(10, 12) });
-        assert_eq!(patch_of_beginning(&frame[..90], frame.len()), None);
     }
 }

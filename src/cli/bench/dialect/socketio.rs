@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Arrival, Dialect, Duty, Outgoing, Role, Taken, take_frames, websocket_request};
+use super::{Arrival, Dialect, Duty, Outgoing, Role, take_frames, websocket_request};
 use crate::cli::bench::frames::{FIN_BINARY, FIN_TEXT, put_frame};
 
 /// One connection.
@@ -33,12 +33,12 @@ impl Dialect for SocketIo {
         put_frame(out, FIN_BINARY, record.value);
     }
 
-    fn take(&mut self, bytes: &[u8], arrival: &mut Arrival<'_>) -> Result<Taken, String> {
+    fn take(&mut self, bytes: &[u8], arrival: &mut Arrival<'_>) -> Result<usize, String> {
         let duty = self.duty;
         let used = take_frames(bytes, arrival, |first, payload, arrival| {
             if first == FIN_BINARY { arrival.record(payload) } else { take_text(payload, duty, arrival) }
         })?;
-        Ok(Taken { used, discard: 0 })
+        Ok(used)
     }
 }
 

@@ -6,8 +6,8 @@ use prost::Message as _;
 
 use super::skim::{self, Envelope, PatchHead};
 use super::verifier::Verifier;
-use super::{Arrival, Dialect, Duty, Outgoing, Position, Role, Taken, Values, take_frames, websocket_request};
-use crate::cli::bench::frames::{self, FIN_BINARY, put_frame};
+use super::{Arrival, Dialect, Duty, Outgoing, Position, Role, Values, take_frames, websocket_request};
+use crate::cli::bench::frames::{FIN_BINARY, put_frame};
 use crate::client::CREDIT_STEP;
 use crate::protocol::envelope;
 use crate::protocol::wire::{self, client_frame, server_frame::Body};
@@ -77,7 +77,7 @@ impl Tidegate {
         match skim::envelope(payload) {
             Some(Envelope::Patch(bytes)) => {
                 let patch = skim::patch(bytes).ok_or("a message is no Patch")?;
-                self.patch(&patch, payload.len(), Some(bytes), arrival)
+                self.patch(&patch, payload.len(), bytes, arrival)
             }
             Some(Envelope::Published) if self.values == Values::Recorded => self.head(payload, arrival),
             Some(Envelope::Published) => {
@@ -89,12 +89,12 @@ impl Tidegate {
         }
     }
 
-    /// `bytes`: all of it, if it was read.
+    /// `bytes`: all of it, for those who verify.
     fn patch(
         &mut self,
         patch: &PatchHead,
         payload_len: usize,
-        bytes: Option<&[u8]>,
+        bytes: &[u8],
         arrival: &mut Arrival<'_>,
     ) -> Result<(), String> {
         let at = self.held.iter().position(|held| held.id == patch.topic);
@@ -112,7 +112,7 @@ impl Tidegate {
         let named = patch.records + patch.filtered + patch.expired + patch.overrun + patch.lost;
         let conflated = due.checked_sub(named).ok_or("a patch names more records than it moves over")?;
         let seen = &mut *arrival.seen;
-        if let (Some(verifier), Some(bytes)) = (&mut held.verifier, bytes) {
+        if let Some(verifier) = &mut held.verifier {
             let (records, checksums) = (verifier.verified, verifier.checksums);
             verifier.apply(bytes)?;
             seen.verified += verifier.verified - records;
@@ -182,19 +182,6 @@ impl Tidegate {
             _ => Ok(()),
         }
     }
-
-    /// Counts a patch by its head, of which `bytes` hold the beginning, if that says everything: then the rest of the frame
-    /// need not be read. Returns how much that is.
-    fn head_alone(&mut self, bytes: &[u8], arrival: &mut Arrival<'_>) -> Result<Option<usize>, String> {
-        let only_counts = matches!(self.duty, Duty::Subscribe { is_verifying: false, wants_newest: false, .. });
-        if !only_counts || self.values == Values::Recorded {
-            return Ok(None);
-        }
-        let Some(head) = frames::head(bytes).filter(|head| head.first == FIN_BINARY) else { return Ok(None) };
-        let Some(patch) = skim::patch_of_beginning(&bytes[head.len..], head.payload_len) else { return Ok(None) };
-        self.patch(&patch, head.payload_len, None, arrival)?;
-        Ok(Some(head.len + head.payload_len - bytes.len()))
-    }
 }
 
 impl Dialect for Tidegate {
@@ -218,10 +205,8 @@ impl Dialect for Tidegate {
         put_message(out, record.serial, client_frame::Body::Publish(publish));
     }
 
-    fn take(&mut self, bytes: &[u8], arrival: &mut Arrival<'_>) -> Result<Taken, String> {
-        let used = take_frames(bytes, arrival, |first, payload, arrival| self.message(first, payload, arrival))?;
-        let discard = self.head_alone(&bytes[used..], arrival)?;
-        Ok(discard.map_or(Taken { used, discard: 0 }, |discard| Taken { used: bytes.len(), discard }))
+    fn take(&mut self, bytes: &[u8], arrival: &mut Arrival<'_>) -> Result<usize, String> {
+        take_frames(bytes, arrival, |first, payload, arrival| self.message(first, payload, arrival))
     }
 
     fn tick(&mut self, out: &mut Vec<u8>) {

@@ -38,7 +38,7 @@ impl Load {
     pub(in crate::cli::bench) fn adopt(&mut self, mut guest: Connection) -> Result<(), CliError> {
         let at = self.subscribers.len();
         let is_verifying = at.is_multiple_of(VERIFY_ONE_IN);
-        let duty = Duty::Subscribe { is_verifying, wants_newest: self.samples_ages, credit: 0 };
+        let duty = Duty::Subscribe { is_verifying, credit: 0 };
         let role = Role { topic: &self.topic, duty, values: self.values, resume: None };
         guest.subscribe(Tidegate::new(&role), &role);
         guest.flush().map_err(failed)?;

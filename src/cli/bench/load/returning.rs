@@ -37,7 +37,7 @@ impl Load {
     pub(super) fn begin_to_return(&mut self) -> Result<(), CliError> {
         let end = self.returning.end.min(self.returning.start + RETURNING_AT_ONCE);
         for at in std::mem::replace(&mut self.returning.start, end)..end {
-            let duty = Duty::Subscribe { is_verifying: false, wants_newest: self.samples_ages, credit: self.credit };
+            let duty = Duty::Subscribe { is_verifying: false, credit: self.credit };
             let resume = self.subscribers[at].position();
             let role = Role { topic: &self.topic, duty, values: self.values, resume };
             let dialect = dialect::of(self.peer, &role);
