@@ -70,6 +70,17 @@ fn slow_readers_get_merged_state() {
 }
 
 #[test]
+fn what_is_seldom_written_does_not_age_in_the_hands_of_those_who_have_it() {
+    let shape = ["slow", "--subscribers", "6", "--slow", "0", "--stalled", "2", "--rate", "1", "--seconds", "3"];
+    let result = bench(&[&shape[..], &["--warm-up", "0", "--no-baseline"]].concat());
+    let age = |who: &str, quantile: &str| result[who][quantile].as_f64().expect("milliseconds");
+    // One record a second: its age would have a median of half a second.
+    assert_eq!(age("healthy_age", "p50_ms"), 0.0);
+    // Those that read nothing lack it from the moment that it is there.
+    assert!(age("stalled_age", "max_ms") > 1_000.0, "{}", result["stalled_age"]);
+}
+
+#[test]
 fn idle_connections_are_counted() {
     let result = bench(&["idle", "--connections", "100", "--settle", "0.2"]);
     assert_eq!(number(&result["ledger"]["subscribers"]), 600);

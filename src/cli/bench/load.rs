@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use mio::{Events, Interest, Poll, Token};
 
-use super::ages::Ages;
+use super::ages::{Ages, Published};
 use super::connection::Connection;
 use super::dialect::{self, Duty, Observations, Peer, Role, Values};
 use super::failed;
@@ -78,6 +78,8 @@ pub(super) struct Load {
     values: Values,
     credit: u64,
     pub(super) observations: Observations,
+    /// When what was published was due, if it is asked how old what everyone holds is.
+    history: Option<Published>,
     /// Sampled this often, if at all.
     pub(super) sampling: Option<(Duration, Ages)>,
     scratch: Vec<u8>,
@@ -95,7 +97,7 @@ impl Load {
         let mut load = Self::with_publishers(server, options, shape, topic, values)?;
         if load.peer.is_none() {
             // The topic comes into being, so that everyone's first patch can come.
-            load.publishers[0].publish(load.observations.clock.now());
+            load.publish(0, load.observations.clock.now());
             load.run_until("the first publish", |load| load.outstanding() == 0)?;
         }
         load.subscribe_all(server, options, shape)?;
@@ -154,6 +156,7 @@ impl Load {
             values,
             credit: shape.credit,
             observations,
+            history: shape.samples_ages.then(Published::default),
             sampling: None,
             scratch: vec![0; SCRATCH],
             before,
@@ -334,6 +337,14 @@ impl Load {
         Ok(())
     }
 
+    /// Has a publisher queue a record that was due at `stamp`.
+    fn publish(&mut self, at: usize, stamp: u64) {
+        self.publishers[at].publish(stamp);
+        if let Some(history) = &mut self.history {
+            history.note(stamp);
+        }
+    }
+
     /// Publishes what is due by now; says when something is due next, if that is a matter of time.
     fn publish_due(&mut self, drive: Drive, start: Instant, sent: &mut u64) -> Result<Option<Instant>, CliError> {
         let next = match drive {
@@ -352,16 +363,16 @@ impl Load {
                 let due_at = |serial: u64| serial * 1_000_000_000 / rate;
                 let count = self.publishers.len() as u64;
                 while due_at(*sent) <= elapsed.as_nanos() as u64 {
-                    self.publishers[(*sent % count) as usize].publish(begun + due_at(*sent));
+                    self.publish((*sent % count) as usize, begun + due_at(*sent));
                     *sent += 1;
                 }
                 Some(start + Duration::from_nanos(due_at(*sent)))
             }
             Drive::Outstanding(limit) => {
                 let now = self.observations.clock.now();
-                for publisher in &mut self.publishers {
-                    while publisher.outstanding() < limit {
-                        publisher.publish(now);
+                for at in 0..self.publishers.len() {
+                    while self.publishers[at].outstanding() < limit {
+                        self.publish(at, now);
                     }
                 }
                 None
@@ -391,7 +402,7 @@ impl Load {
     }
 
     fn sample(&mut self, now: Instant) {
-        let Some((interval, ages)) = &mut self.sampling else { return };
+        let (Some((interval, ages)), Some(history)) = (&mut self.sampling, &self.history) else { return };
         self.next_sample = now + *interval;
         let clock = self.observations.clock.now();
         for (subscriber, reading) in self.subscribers.iter().zip(&self.reading) {
@@ -400,8 +411,7 @@ impl Load {
                 Reading::Slow => &mut ages.slow,
                 Reading::Stalled => &mut ages.stalled,
             };
-            let age = clock.saturating_sub(subscriber.seen.newest);
-            ages.record(age).expect("a histogram that grows takes every value");
+            ages.record(history.age(subscriber.seen.newest, clock)).expect("a histogram that grows takes every value");
         }
     }
 

@@ -15,6 +15,8 @@ pub(super) struct Shape {
     pub(super) keys: u64,
     /// `Hello.credit_bytes`.
     pub(super) credit: u64,
+    /// Whether it is asked how old what everyone holds is.
+    pub(super) samples_ages: bool,
     /// They take turns at a rate; each has its own publishes outstanding.
     pub(super) publishers: u32,
 }
@@ -22,7 +24,17 @@ pub(super) struct Shape {
 impl Shape {
     /// One publisher of events of 128 bytes, and healthy subscribers.
     pub(super) fn plain(subscribers: usize) -> Self {
-        Self { subscribers, slow: 0, stalled: 0, slow_rate: 0, bytes: 128, keys: 0, credit: 0, publishers: 1 }
+        Self {
+            subscribers,
+            slow: 0,
+            stalled: 0,
+            slow_rate: 0,
+            bytes: 128,
+            keys: 0,
+            credit: 0,
+            samples_ages: false,
+            publishers: 1,
+        }
     }
 }
 

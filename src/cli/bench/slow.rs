@@ -78,7 +78,8 @@ struct SlowResult {
     rate: u64,
     credit: u64,
     seconds: u64,
-    /// Age of the newest record that a subscriber holds: the time since that record was due to be published.
+    /// Age of what a subscriber holds, at a moment: the time since the first record newer than its newest was due to be published,
+    /// 0 if there is none.
     slow_age: Spread,
     /// ... in the last quarter of the run: larger than in the whole where it grows.
     slow_age_last_quarter: Spread,
@@ -87,7 +88,7 @@ struct SlowResult {
     healthy_age: Spread,
     /// ... in a run with as many healthy ones, and no others.
     baseline_age: Option<Spread>,
-    /// The p99 of both, divided.
+    /// The p99 of both, divided; none where the baseline's is 0.
     healthy_p99_ratio: Option<f64>,
     slow_bytes_per_second: f64,
     server_cpu_percent: f64,
@@ -142,7 +143,7 @@ fn once(args: &SlowArgs, cpus: Cpus) -> Result<SlowResult, CliError> {
         stalled_age: Spread::from(&whole.stalled),
         healthy_age,
         baseline_age: baseline.map(|(age, _)| age),
-        healthy_p99_ratio: baseline.map(|(age, _)| healthy_age.p99_ms / age.p99_ms),
+        healthy_p99_ratio: baseline.and_then(|(age, _)| (age.p99_ms > 0.0).then(|| healthy_age.p99_ms / age.p99_ms)),
         slow_bytes_per_second: observed.slow_bytes as f64 / f64::from(args.slow.max(1)) / args.seconds as f64,
         server_cpu_percent: observed.cpu_ns as f64 / args.seconds as f64 / 1e7,
         rss_first_mb: rss_mb[0],
@@ -188,6 +189,7 @@ fn observe(
         bytes: args.bytes,
         keys: args.keys,
         credit: args.credit,
+        samples_ages: true,
         publishers: 1,
     };
     let mut load = Load::connect(&server, options, &shape)?;
@@ -262,8 +264,10 @@ impl fmt::Display for SlowResult {
             writeln!(out, "  stalled    age {}", self.stalled_age)?;
         }
         writeln!(out, "  healthy    age {}", self.healthy_age)?;
-        if let (Some(age), Some(ratio)) = (self.baseline_age, self.healthy_p99_ratio) {
-            writeln!(out, "             age {age} without slow ones: the p99 is {ratio:.2} times that")?;
+        if let Some(age) = self.baseline_age {
+            let ratio =
+                self.healthy_p99_ratio.map_or_else(String::new, |ratio| format!(": the p99 is {ratio:.2} times that"));
+            writeln!(out, "             age {age} without slow ones{ratio}")?;
         }
         writeln!(
             out,
