@@ -9,7 +9,8 @@
 //!
 //! A turn's messages for one shard travel as one batch. Nothing here knows what the messages are, and nothing grows without a
 //! bound: patches are pushed only where [`Endpoint::admits_patch`] says so, and whoever publishes pauses while
-//! [`Endpoint::is_backed_up`]. What else there is waits for an answer, or comes once in the life of a topic or a connection.
+//! [`Endpoint::is_backed_up`]; to a shard that says nothing no question is put while it [`Endpoint::is_overasked`]. What else there
+//! is comes once in the life of a topic or a connection.
 
 #![forbid(unsafe_code)]
 
@@ -25,9 +26,11 @@ mod sync {
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
+use crate::clock::Moment;
 use crate::ids::ShardId;
 use doorbell::Doorbell;
 
@@ -40,6 +43,8 @@ pub struct MeshLimits {
     pub patch_bytes: usize,
     /// ... and of publishes: beyond them their publishers pause.
     pub publish_bytes: usize,
+    /// ... and of questions: beyond them a shard that says nothing is asked nothing more.
+    pub question_bytes: usize,
     /// Bytes of one transfer to a replica that is behind.
     pub transfer_bytes: usize,
     /// A replica that was sent so many and was brought to no moment of its home's state is sent all the rest at once: its home
@@ -55,6 +60,7 @@ impl MeshLimits {
             batches: (1_024 / usize::from(shards.max(1))).max(16),
             patch_bytes: 4 * 1024 * 1024,
             publish_bytes: 4 * 1024 * 1024,
+            question_bytes: 4 * 1024 * 1024,
             transfer_bytes: 1024 * 1024,
             catch_up_bytes: 4 * 1024 * 1024,
         }
@@ -67,10 +73,11 @@ struct Batch<T> {
     messages: Vec<T>,
     patch_bytes: usize,
     publish_bytes: usize,
+    question_bytes: usize,
 }
 
 impl<T> Batch<T> {
-    const EMPTY: Self = Self { messages: Vec::new(), patch_bytes: 0, publish_bytes: 0 };
+    const EMPTY: Self = Self { messages: Vec::new(), patch_bytes: 0, publish_bytes: 0, question_bytes: 0 };
 }
 
 /// What was pushed and not taken out at the other end, in bytes.
@@ -78,12 +85,14 @@ impl<T> Batch<T> {
 struct Underway {
     patch_bytes: AtomicUsize,
     publish_bytes: AtomicUsize,
+    question_bytes: AtomicUsize,
 }
 
 impl Underway {
     fn take_out<T>(&self, batch: &Batch<T>) {
         self.patch_bytes.fetch_sub(batch.patch_bytes, Ordering::Relaxed);
         self.publish_bytes.fetch_sub(batch.publish_bytes, Ordering::Relaxed);
+        self.question_bytes.fetch_sub(batch.question_bytes, Ordering::Relaxed);
     }
 }
 
@@ -95,6 +104,11 @@ struct Outgoing<T> {
     /// Earlier turns' that found no room.
     left_over: VecDeque<Batch<T>>,
     channel: Sender<Batch<T>>,
+    /// Batches that were put into the channel.
+    sent: u64,
+    /// Those of them that had been taken out when that was last seen to have grown, or that nothing waited; and when.
+    taken: u64,
+    taken_at: Moment,
     underway: Arc<Underway>,
 }
 
@@ -110,6 +124,8 @@ struct Incoming<T> {
 pub struct Endpoint<T> {
     shard: ShardId,
     limits: MeshLimits,
+    /// That of the present turn.
+    now: Moment,
     doorbells: Arc<[Doorbell]>,
     /// By shard; none to itself.
     outgoing: Vec<Option<Outgoing<T>>>,
@@ -125,6 +141,7 @@ pub fn connect<T>(shards: u16, limits: MeshLimits) -> Vec<Endpoint<T>> {
         .map(|shard| Endpoint {
             shard: ShardId(shard),
             limits,
+            now: Moment::default(),
             doorbells: doorbells.clone(),
             outgoing: (0..count).map(|_| None).collect(),
             incoming: (0..count).map(|_| None).collect(),
@@ -138,6 +155,9 @@ pub fn connect<T>(shards: u16, limits: MeshLimits) -> Vec<Endpoint<T>> {
                 batch: Batch::EMPTY,
                 left_over: VecDeque::new(),
                 channel: sender,
+                sent: 0,
+                taken: 0,
+                taken_at: Moment::default(),
                 underway: underway.clone(),
             });
             endpoints[to].incoming[from] = Some(Incoming { channel: receiver, underway });
@@ -187,13 +207,26 @@ impl<T> Endpoint<T> {
         way.underway.publish_bytes.fetch_add(publish_bytes, Ordering::Relaxed);
     }
 
-    /// Bytes of patches and publishes that other shards have not taken out yet.
+    /// As [`Endpoint::push`], for a question that keeps so much alive until it is answered.
+    ///
+    /// # Panics
+    /// If `to` is this shard.
+    pub fn push_question(&mut self, to: ShardId, message: T, question_bytes: usize) {
+        self.push(to, message, 0);
+        let way = self.outgoing[usize::from(to.0)].as_mut().expect("it was just there");
+        way.batch.question_bytes += question_bytes;
+        way.underway.question_bytes.fetch_add(question_bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of patches, publishes and questions that other shards have not taken out yet.
     #[must_use]
     pub fn underway_bytes(&self) -> usize {
         let ways = self.outgoing.iter().flatten().map(|way| &way.underway);
-        let bytes =
-            |way: &Underway| way.patch_bytes.load(Ordering::Relaxed) + way.publish_bytes.load(Ordering::Relaxed);
-        ways.map(|way| bytes(way)).sum()
+        let bytes = |way: &Arc<Underway>| {
+            let all = [&way.patch_bytes, &way.publish_bytes, &way.question_bytes];
+            all.into_iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum::<usize>()
+        };
+        ways.map(bytes).sum()
     }
 
     /// Whether a patch for another shard finds room: half of the channel's, and [`MeshLimits::patch_bytes`] on the way.
@@ -215,6 +248,27 @@ impl<T> Endpoint<T> {
         })
     }
 
+    /// Whether as many questions are on the way to another shard as may wait for one that says nothing.
+    #[must_use]
+    pub fn is_overasked(&self, to: ShardId) -> bool {
+        self.outgoing[usize::from(to.0)]
+            .as_ref()
+            .is_some_and(|way| way.underway.question_bytes.load(Ordering::Relaxed) >= self.limits.question_bytes)
+    }
+
+    /// A turn begins.
+    pub fn set_now(&mut self, now: Moment) {
+        self.now = now;
+    }
+
+    /// How long something has waited for another shard of which it took nothing; zero if nothing waits.
+    pub fn unread_for(&mut self, by: ShardId) -> Duration {
+        self.outgoing[usize::from(by.0)].as_mut().map_or(Duration::ZERO, |way| {
+            way.look(self.now);
+            self.now.since(way.taken_at)
+        })
+    }
+
     /// Whether anything waits to be sent.
     #[must_use]
     pub fn has_outgoing(&self) -> bool {
@@ -226,7 +280,7 @@ impl<T> Endpoint<T> {
     pub fn send(&mut self, mut ring: impl FnMut(ShardId)) {
         let me = usize::from(self.shard.0);
         for (to, way) in self.outgoing.iter_mut().enumerate() {
-            if way.as_mut().is_some_and(Outgoing::send) && self.doorbells[to].announce(me) {
+            if way.as_mut().is_some_and(|way| way.send(self.now)) && self.doorbells[to].announce(me) {
                 ring(ShardId(u16::try_from(to).expect("connect was asked for as many")));
             }
         }
@@ -258,15 +312,31 @@ impl<T> Endpoint<T> {
 }
 
 impl<T> Outgoing<T> {
+    /// Looks what was taken out of the channel.
+    fn look(&mut self, now: Moment) {
+        let waiting = self.channel.len() as u64;
+        let taken = self.sent - waiting;
+        if waiting == 0 || taken > self.taken {
+            (self.taken, self.taken_at) = (taken, now);
+        }
+    }
+
     /// Sends what finds room. True if something did.
-    fn send(&mut self) -> bool {
+    fn send(&mut self, now: Moment) -> bool {
+        if self.batch.messages.is_empty() && self.left_over.is_empty() {
+            return false;
+        }
+        self.look(now);
         if !self.batch.messages.is_empty() {
             self.left_over.push_back(std::mem::replace(&mut self.batch, Batch::EMPTY));
         }
         let mut is_sent = false;
         while let Some(batch) = self.left_over.pop_front() {
             match self.channel.try_send(batch) {
-                Ok(()) => is_sent = true,
+                Ok(()) => {
+                    self.sent += 1;
+                    is_sent = true;
+                }
                 Err(TrySendError::Full(batch)) => {
                     self.left_over.push_front(batch);
                     break;

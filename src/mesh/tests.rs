@@ -5,8 +5,14 @@ use std::thread;
 
 use super::*;
 
-const LIMITS: MeshLimits =
-    MeshLimits { batches: 4, patch_bytes: 100, publish_bytes: 100, transfer_bytes: 0, catch_up_bytes: 0 };
+const LIMITS: MeshLimits = MeshLimits {
+    batches: 4,
+    patch_bytes: 100,
+    publish_bytes: 100,
+    question_bytes: 100,
+    transfer_bytes: 0,
+    catch_up_bytes: 0,
+};
 
 fn pair() -> [Endpoint<u32>; 2] {
     connect(2, LIMITS).try_into().expect("two")
@@ -82,6 +88,48 @@ fn patches_fill_half_of_a_channel_and_so_many_bytes() {
     assert!(!a.admits_patch(ShardId(1)), "half of the batches");
     assert_eq!(drained(&mut b).len(), 2);
     assert!(a.admits_patch(ShardId(1)));
+}
+
+#[test]
+fn questions_have_so_many_bytes() {
+    let [mut a, mut b] = pair();
+    a.push_question(ShardId(1), 0, 99);
+    assert!(!a.is_overasked(ShardId(1)));
+    a.push_question(ShardId(1), 1, 1);
+    a.send(no_ring);
+    assert!(a.is_overasked(ShardId(1)) && !a.is_backed_up(ShardId(1)) && a.admits_patch(ShardId(1)));
+    assert_eq!(a.underway_bytes(), 100);
+    assert_eq!(drained(&mut b), [0, 1]);
+    assert!(!a.is_overasked(ShardId(1)) && a.underway_bytes() == 0);
+}
+
+#[test]
+fn how_long_something_has_waited_begins_anew_with_whatever_is_taken() {
+    let [mut a, mut b] = pair();
+    let at = |seconds| Moment::default() + Duration::from_secs(seconds);
+    let waited = |a: &mut Endpoint<u32>, seconds| {
+        a.set_now(at(seconds));
+        a.unread_for(ShardId(1)).as_secs()
+    };
+    assert_eq!(waited(&mut a, 5), 0, "nothing was sent");
+    for seconds in [10, 13, 14] {
+        a.push(ShardId(1), 0, 0);
+        a.set_now(at(seconds));
+        a.send(no_ring);
+    }
+    assert_eq!(waited(&mut a, 17), 7);
+    // Something is taken, and more comes before anybody looks.
+    assert_eq!(drained(&mut b).len(), 3);
+    a.push(ShardId(1), 0, 0);
+    a.set_now(at(20));
+    a.send(no_ring);
+    assert_eq!(waited(&mut a, 21), 1);
+    drained(&mut b);
+    assert_eq!(waited(&mut a, 30), 0);
+    a.push(ShardId(1), 0, 0);
+    a.set_now(at(40));
+    a.send(no_ring);
+    assert_eq!((waited(&mut a, 40), waited(&mut a, 43)), (0, 3));
 }
 
 #[test]

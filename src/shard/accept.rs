@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::clock::Moment;
+use crate::ids::ShardId;
 use crate::kernel::SocketId;
 use crate::protocol::http::{Endpoint, Handshake, Progress, Refusal, Request, healthy, switching_protocols};
 use crate::session::Heartbeat;
@@ -49,6 +50,15 @@ impl Core {
         } else {
             self.arm(socket.index, deadline);
         }
+    }
+
+    /// The shard that a fresh connection should go to. None is handed to one that has left unread what it was sent for as long as an
+    /// answer may take, or owes one: it would hang there.
+    pub(super) fn place(&mut self) -> ShardId {
+        let Self { settings, mesh, neighbours, .. } = self;
+        settings.admission.place(self.shard, |shard| {
+            neighbours[usize::from(shard.0)].is_silent || mesh.unread_for(shard) >= settings.limits.shard_answer
+        })
     }
 
     /// The kernel could accept no more. A connection of ours that closes frees what was missing, and if others hold it a

@@ -51,11 +51,13 @@ impl Admission {
         }
     }
 
-    /// The shard that a connection should go to that the kernel gave to `accepted_by`. Counts it there.
-    pub(super) fn place(&self, accepted_by: ShardId) -> ShardId {
+    /// The shard that a connection should go to that the kernel gave to `accepted_by`: none that `stands_still`. Counts it there.
+    pub(super) fn place(&self, accepted_by: ShardId, mut stands_still: impl FnMut(ShardId) -> bool) -> ShardId {
         let load = |shard: usize| self.loads[shard].load(Ordering::Relaxed);
         let own = usize::from(accepted_by.0);
-        let least = (0..self.loads.len()).min_by_key(|shard| load(*shard)).unwrap_or(own);
+        let others = (0..self.loads.len()).filter(|shard| *shard != own);
+        let alive = others.filter(|shard| !stands_still(ShardId(u16::try_from(*shard).expect("as many as ids"))));
+        let least = alive.min_by_key(|shard| load(*shard)).unwrap_or(own);
         let chosen = if load(own) > load(least) + load(least) / 10 + IMBALANCE { least } else { own };
         self.loads[chosen].fetch_add(1, Ordering::Relaxed);
         ShardId(u16::try_from(chosen).expect("there are as many as ids"))
@@ -132,7 +134,7 @@ mod tests {
     fn a_connection_goes_to_the_least_loaded_shard_once_the_spread_is_off() {
         let admission = Admission::new(4);
         for _ in 0..2_000 {
-            admission.place(ShardId(1));
+            admission.place(ShardId(1), |_| false);
         }
         let loads: Vec<_> = admission.loads.iter().map(|load| load.load(Ordering::Relaxed)).collect();
         assert_eq!(loads.iter().sum::<usize>(), 2_000);

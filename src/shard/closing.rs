@@ -9,7 +9,6 @@ use crate::protocol::wire::{self, Code, server_frame::Body};
 use crate::session::SessionId;
 use crate::shard::connection::Stage;
 use crate::shard::core::{Core, Order, Timer};
-use crate::shard::message::ShardMessage;
 use rand::RngExt;
 
 /// A peer may take so long to read our last words and to close.
@@ -97,7 +96,7 @@ impl Core {
             self.sessions.remove(&session);
             self.sequences.session_ended(session.0, since, now);
             if is_known_elsewhere {
-                self.tell_others(|| ShardMessage::SessionEnded { session, since, at: now });
+                self.tell_ended(session, since, now);
             }
         }
     }

@@ -109,6 +109,11 @@ impl Core {
         let Some(session) = asked else {
             return self.welcome(index, request, hello.credit_bytes, None, Knowledge::Nothing);
         };
+        if !self.may_ask_everyone() {
+            // Nobody knows who holds it, so that it gets another one.
+            self.counters.limit_hits.shard_answer += 1;
+            return self.welcome(index, request, hello.credit_bytes, None, Knowledge::Nothing);
+        }
         let at = self.now;
         let knowledge = self.let_go(session, at);
         let operation = Operation::Hello { request, credit_bytes: hello.credit_bytes, session, at, knowledge };

@@ -3,10 +3,12 @@
 //! A follower that finds room on the way to its shard is sent the turn's shared frame; one that does not waits as a cursor, and what
 //! it is sent then is merged.
 
+use crate::clock::Moment;
 use crate::fanout::Follower;
 use crate::ids::{Offset, ShardId, TopicId};
+use crate::session::SessionId;
 use crate::shard::core::{Core, Fence};
-use crate::shard::message::ShardMessage;
+use crate::shard::message::{SAID_BYTES, ShardMessage};
 use crate::topic::{Pattern, TopicIndex};
 
 impl Core {
@@ -20,6 +22,16 @@ impl Core {
     pub(super) fn tell_others(&mut self, message: impl Fn() -> ShardMessage) {
         for other in self.others() {
             self.mesh.push(other, message(), 0);
+        }
+    }
+
+    /// Says to every other shard that a session ended; to one that says nothing only as long as there is room on the way, since nobody
+    /// pauses who causes it. Its home then remembers the session's sequences until it needs their room.
+    pub(super) fn tell_ended(&mut self, session: SessionId, since: Moment, at: Moment) {
+        for other in self.others() {
+            if self.may_ask(&[other]) {
+                self.mesh.push_question(other, ShardMessage::SessionEnded { session, since, at }, SAID_BYTES);
+            }
         }
     }
 

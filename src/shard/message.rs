@@ -117,6 +117,13 @@ pub enum ShardMessage {
     SequencesForgotten(SessionId),
 }
 
+/// Approximate bytes that a message alone keeps alive until it is read: often it is the only one of its batch, and a vector begins with
+/// room for four.
+pub(super) const SAID_BYTES: usize = 4 * size_of::<ShardMessage>() + 64;
+
+/// ... and one that asks, with what waits for the answer.
+pub(super) const ASKED_BYTES: usize = SAID_BYTES + size_of::<Pending>();
+
 /// Who published, and is told what came of it.
 #[derive(Debug)]
 pub enum Origin {

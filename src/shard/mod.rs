@@ -121,6 +121,7 @@ impl<K: Kernel> Shard<K> {
     /// The first part of a turn: all but the sends. Returns how long the last part may wait.
     pub fn prepare(&mut self, now: Moment) -> Wait {
         self.core.now = now;
+        self.core.mesh.set_now(now);
         self.core.counters.turns += 1;
         self.reap();
         self.obey();
@@ -269,7 +270,7 @@ impl<K: Kernel> Shard<K> {
     fn complete(&mut self, completion: Completion) {
         match completion {
             Completion::Accepted { socket, peer } => {
-                let shard = self.core.settings.admission.place(self.core.shard);
+                let shard = self.core.place();
                 if shard == self.core.shard {
                     return self.core.accepted(socket, peer);
                 }

@@ -9,7 +9,7 @@ use crate::protocol::close::CloseCode;
 use crate::protocol::wire::Code;
 use crate::session::SessionId;
 use crate::shard::core::{Core, Timer};
-use crate::shard::message::{Operation, Pending, ShardMessage};
+use crate::shard::message::{ASKED_BYTES, Operation, Pending, ShardMessage};
 use crate::topic::{Knowledge, Pattern};
 
 impl Core {
@@ -79,12 +79,31 @@ impl Core {
         if homes.is_empty() {
             return Some(operation);
         }
+        if !self.may_ask(&homes) {
+            let Operation::Subscribe { request, .. } = operation else { unreachable!("only subscriptions ask homes") };
+            self.counters.limit_hits.shard_answer += 1;
+            let (retry, message) =
+                (self.settings.limits.shard_answer, "a part of the server does not answer: try again");
+            self.answer_error(index, request, Code::Overloaded, message, retry);
+            return None;
+        }
         let question = self.hold(index, homes.clone(), operation);
         for home in homes {
-            self.mesh.push(home, ShardMessage::Fence { question, pattern: pattern.clone() }, 0);
+            let bytes = ASKED_BYTES + 3 * pattern.as_str().len();
+            self.mesh.push_question(home, ShardMessage::Fence { question, pattern: pattern.clone() }, bytes);
         }
         self.pass_over_the_silent(question);
         None
+    }
+
+    /// Whether these shards can be asked something: none is silent and has as many questions before it as may wait there.
+    pub(super) fn may_ask(&self, shards: &[ShardId]) -> bool {
+        !shards.iter().any(|shard| self.neighbours[usize::from(shard.0)].is_silent && self.mesh.is_overasked(*shard))
+    }
+
+    /// Whether everyone can be asked about a session.
+    pub(super) fn may_ask_everyone(&self) -> bool {
+        self.may_ask(&self.others().collect::<Vec<_>>())
     }
 
     /// Asks everyone about a session, and has them let it go.
@@ -100,7 +119,9 @@ impl Core {
         // It was said; the answers may take what time they take.
         self.at(index).deadline = Moment::NEVER;
         let at = self.now;
-        self.tell_others(|| ShardMessage::Claim { question, session, at });
+        for other in self.others() {
+            self.mesh.push_question(other, ShardMessage::Claim { question, session, at }, ASKED_BYTES);
+        }
         self.pass_over_the_silent(question);
         None
     }
@@ -284,7 +305,7 @@ impl Core {
     pub(super) fn abandon_session(&mut self, session: SessionId, since: Moment) {
         let at = self.now;
         self.sequences.session_ended(session.0, since, at);
-        self.tell_others(|| ShardMessage::SessionEnded { session, since, at });
+        self.tell_ended(session, since, at);
     }
 
     /// Other homes must not vouch for a session whose sequences are forgotten here.

@@ -42,6 +42,7 @@ fn weather(random: &mut SmallRng) -> Weather {
             batches: pick(&[2, 4, 16, 512]),
             patch_bytes: pick(&[100, 3_000, 4_194_304]),
             publish_bytes: 4_194_304,
+            question_bytes: 4_194_304,
             transfer_bytes: pick(&[300, 3_000, 1_048_576]),
             catch_up_bytes: pick(&[0, 20_000, 4_194_304]),
         },

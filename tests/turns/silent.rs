@@ -68,6 +68,89 @@ fn a_pattern_goes_on_without_a_silent_shard_whose_topics_come_later() {
 }
 
 #[test]
+fn whoever_is_known_to_be_silent_is_not_waited_for_and_everyone_else_is() {
+    let mut world = World::new(4, |settings| settings.limits.shard_answer = ANSWER);
+    let late = world.topic("t/", 3, 0);
+    let (mut publisher, mut subscriber) = (world.hello(3), world.hello(1));
+    world.settle();
+    // Shard 2 stands still, and is found to.
+    world.subscribe(&mut subscriber, "a/*");
+    pass(&mut world, &[0, 1, 3], 2 * ANSWER);
+    assert_eq!(subscribed(&came(&mut world, &mut subscriber)).len(), 1);
+    // Shard 3 acknowledges a publish, and is asked and takes its time: it is waited for, though another one is silent.
+    world.publish(&mut publisher, &late, vec![keyed("k", "v")]);
+    world.turns([3, 3]);
+    let request = world.subscribe(&mut subscriber, "t/*");
+    pass(&mut world, &[0, 1], ANSWER / 2);
+    assert!(came(&mut world, &mut subscriber).is_empty(), "it is given its time");
+    pass(&mut world, &[3, 0, 1], Duration::from_millis(50));
+    assert_eq!(subscribed(&came(&mut world, &mut subscriber)), [(request, &late[..], false)]);
+    // Now both stand still, and are found to: nobody waits for either.
+    world.subscribe(&mut subscriber, "b/*");
+    pass(&mut world, &[0, 1], 2 * ANSWER);
+    assert_eq!(subscribed(&came(&mut world, &mut subscriber)).len(), 1);
+    world.subscribe(&mut subscriber, "c/*");
+    let (mut other, session) = (world.connect(0), Bytes::from(vec![7; 16]));
+    pass(&mut world, &[0, 1], Duration::from_millis(50));
+    assert_eq!(subscribed(&came(&mut world, &mut subscriber)).len(), 1, "at once");
+    // Shard 0 has asked nobody yet, and finds that out for itself.
+    world.show(&mut other, session);
+    pass(&mut world, &[0, 1], ANSWER / 2);
+    assert!(came(&mut world, &mut other).is_empty(), "it gives them their time");
+    pass(&mut world, &[0, 1], ANSWER);
+    assert_eq!(came(&mut world, &mut other).len(), 1);
+    world.settle();
+    assert!(world.shards.iter().all(|shard| shard.unfinished().questions == 0));
+    world.end();
+}
+
+#[test]
+fn what_silent_shards_are_asked_takes_no_more_than_its_budget_however_long_they_are_silent() {
+    let limits = MeshLimits { question_bytes: 20_000, ..MeshLimits::for_shards(3) };
+    let mut world = World::with_mesh(3, limits, |settings| {
+        settings.limits.shard_answer = ANSWER;
+        settings.limits.accepts_per_second = u32::MAX;
+        settings.limits.messages_per_second = u32::MAX;
+    });
+    let here = world.topic("t/", 1, 0);
+    let mut subscriber = world.hello(1);
+    world.publish(&mut subscriber, &here, vec![keyed("k", "v")]);
+    world.settle();
+    came(&mut world, &mut subscriber);
+    // Shard 2 stands still, which the first Hello that shows a session finds.
+    let (mut most_bytes, mut most_questions) = (0, 0);
+    for number in 0..500_u16 {
+        let mut client = world.connect(1);
+        let session = [&number.to_be_bytes()[..], &[7; 14]].concat();
+        world.show(&mut client, session.into());
+        pass(&mut world, &[0, 1], if number == 0 { 2 * ANSWER } else { Duration::from_millis(50) });
+        let frames = came(&mut world, &mut client);
+        assert!(matches!(frames[..], [wire::ServerFrame { body: Some(Body::Welcome(_)), .. }]), "{number}: {frames:?}");
+        world.shards[1].kernel_mut().peer_reset(client.peer);
+        most_bytes = most_bytes.max(world.shards[1].report().gauges.mesh_bytes);
+        most_questions = most_questions.max(world.shards[1].unfinished().questions);
+    }
+    // Each pair has its budget; a question may go beyond it.
+    assert!((20_000..2 * 21_000).contains(&most_bytes), "{most_bytes} bytes were on the way");
+    assert!((10..100).contains(&most_questions), "{most_questions} questions waited for their answers");
+    // What needs the silent shard is refused for now, and says so; the rest goes on.
+    let refused = world.subscribe(&mut subscriber, "t/*");
+    let begun = world.subscribe(&mut subscriber, &here);
+    pass(&mut world, &[0, 1], Duration::from_millis(50));
+    let frames = came(&mut world, &mut subscriber);
+    let Some(Body::Error(error)) = &frames[0].body else { panic!("{frames:?}") };
+    assert_eq!((frames[0].request, error.code(), error.retry_after_ms), (refused, wire::Code::Overloaded, 1_000));
+    assert_eq!(subscribed(&frames), [(begun, &here[..], false)]);
+    // It moves, and everything is as it was.
+    world.settle();
+    assert_eq!((world.shards[1].unfinished().questions, world.shards[1].report().gauges.mesh_bytes), (0, 0));
+    let again = world.subscribe(&mut subscriber, "t/*");
+    world.settle();
+    assert_eq!(subscribed(&came(&mut world, &mut subscriber)), [(again, &here[..], true)]);
+    world.end();
+}
+
+#[test]
 fn a_session_that_a_silent_shard_holds_goes_on_elsewhere_and_its_connection_closes_when_that_wakes() {
     let mut world = World::new(3, |settings| settings.limits.shard_answer = ANSWER);
     let topic = world.topic("e", 0, 0);
