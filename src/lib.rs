@@ -13,7 +13,7 @@
 //! │    │  ▲                                        │     │ /healthz, /readyz        │
 //! │ protocol  HTTP head, frames, envelopes         │     └───────────┬──────────────┘
 //! │    │  ▲                                        │                 │
-//! │ session   heartbeat, rate                      │◀── ShardCommand ┘
+//! │ session   heartbeat, rate, allowance           │◀── ShardCommand ┘
 //! │    │  ▲                                        │      (bounded channel, waker)
 //! │ topic     logs: records in, patches out        │
 //! │    │  ▲                                        │     ┌─ engine ─────────────────┐
@@ -82,9 +82,9 @@
 //! Between shards, around it: `questions.rs` (a `Subscribe` or a shown session asks other shards first, and its client is not read from
 //! until they have answered), `directory.rs` (topics whose home is elsewhere), `admission.rs` (what all shards admit together).
 //!
-//! Around it: `accept.rs` (admission, the upgrade), `subscribe.rs` (subscriptions and the topics they match), `deadlines.rs`
-//! (everything that happens because time passed, from one [`shard::wheel`]), `closing.rs` (how connections end), `core.rs` (what a
-//! shard owns), `report.rs` (what it tells the control thread).
+//! Around it: `accept.rs` (admission, the upgrade), `subscribe.rs` (subscriptions and the topics they match), `resubscribe.rs` (what is
+//! sent again), `deadlines.rs` (everything that happens because time passed, from one [`shard::wheel`]), `closing.rs` (how connections
+//! end), `core.rs` (what a shard owns), `report.rs` (what it tells the control thread).
 //!
 //! # Invariants
 //!

@@ -37,6 +37,10 @@ pub const PONG_BYTES: usize = 4 * 1024;
 pub const DELAY_MEMORY: Duration = Duration::from_secs(10);
 /// A subscription with a filter that nothing passes is moved on so often.
 pub const FILTERED_PATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// In this time a connection that subscribes again is sent [`Limits::resent_bytes`].
+pub const RESENT_PERIOD: Duration = Duration::from_secs(10);
+/// `Subscribed` frames that may wait for a client that does not read, before a further `Subscribe` is refused.
+pub const UNSAID_ANSWERS: usize = 8 * 1024;
 /// Tombstones may outnumber live keys by so many before the oldest go.
 pub const TOMBSTONES_BEYOND_KEYS: usize = 4_096;
 /// Segments of a topic in a name.
@@ -90,6 +94,8 @@ pub struct Limits {
     pub messages_per_second: u32,
     /// ... and how many at once.
     pub message_burst: u32,
+    /// Bytes that a connection is sent again in ten seconds, since it subscribes again: `RATE_LIMITED`.
+    pub resent_bytes: usize,
     /// Connections: 503.
     pub connections: usize,
     /// Connections of one address: 503.
@@ -134,6 +140,7 @@ impl Default for Limits {
             topics: 100_000,
             messages_per_second: 1_000,
             message_burst: 2_000,
+            resent_bytes: 2 * 1024 * 1024,
             connections: 1_000_000,
             connections_per_address: 1_024,
             accepts_per_second: 2_000,

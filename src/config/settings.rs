@@ -223,6 +223,13 @@ pub(super) const LIMITS: &[Setting<Limits>] = &[
         COUNT,
         "error RATE_LIMITED, then close 1008"
     ),
+    amount!(
+        resent_bytes,
+        "resent_bytes",
+        "bytes sent again to a connection that subscribes again, in 10 s",
+        BYTES,
+        "error RATE_LIMITED"
+    ),
     amount!(connections, "connections", "connections", COUNT, "status 503"),
     amount!(connections_per_address, "connections_per_address", "connections of an address", COUNT, "status 503"),
     amount!(accepts_per_second, "accepts_per_second", "connections accepted per second", COUNT, "status 503"),

@@ -332,8 +332,8 @@ fn every_limit_is_a_setting_and_explained() {
     let of_limits = keys_of!(Limits:
         message_bytes, message_fragments, message_time, head_bytes, head_headers, head_time, hello_time, heartbeat_interval,
         heartbeat_answer, stall_timeout, idle_timeout, key_bytes, value_bytes, publish_records, subscriptions,
-        matched_topics, topics, messages_per_second, message_burst, connections, connections_per_address,
-        accepts_per_second, answer_bytes, unflushed_event_bytes, kind_runs, sequences, sequence_memory, shard_answer,
+        matched_topics, topics, messages_per_second, message_burst, resent_bytes, connections,
+        connections_per_address, accepts_per_second, answer_bytes, unflushed_event_bytes, kind_runs, sequences, sequence_memory, shard_answer,
         freshness_target,
     );
     let of_class = keys_of!(TopicClass:

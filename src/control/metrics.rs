@@ -247,6 +247,7 @@ fn limit_series(hits: &LimitHits) -> Vec<(&'static str, u64)> {
         topics,
         keys,
         messages_per_second,
+        resent_bytes,
         connections,
         connections_per_address,
         accepts_per_second,

@@ -53,6 +53,8 @@ pub struct Extra {
     pub filtered_at: Moment,
     /// A patch must follow even if there is nothing to say.
     pub owes_patch: bool,
+    /// Up to here patches send again what was sent before, which is limited; 0 if they do not.
+    pub resent_to: Offset,
     /// Set while the topic's replica on this shard has not been brought to its first head.
     pub waiting: Option<Waiting>,
 }
@@ -92,6 +94,7 @@ impl Subscriber {
                 && !extra.owes_patch
                 && extra.not_before == Moment::default()
                 && extra.filtered_at == Moment::default()
+                && extra.resent_to == Offset::ZERO
                 && extra.waiting.is_none()
         }) {
             self.extra = None;

@@ -1,10 +1,12 @@
-//! One connection's session: its heartbeat, its rate of messages, how it ends.
+//! One connection's session: its heartbeat, its rate of messages, what it may be sent again.
 
 #![forbid(unsafe_code)]
 
+mod allowance;
 mod heartbeat;
 mod rate;
 
+pub use allowance::Allowance;
 pub use heartbeat::{Beat, Heartbeat, Verdict};
 pub use rate::Rate;
 

@@ -49,7 +49,7 @@ impl Core {
         let connection = self.at(index);
         connection.stage = Stage::Closing;
         connection.deadline = deadline;
-        connection.pong = None;
+        connection.take_pong();
         let socket = connection.socket;
         connection.is_paused_by_answers = false;
         connection.flush_holds = 0;

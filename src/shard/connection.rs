@@ -7,7 +7,7 @@ use crate::fanout::{Outlet, Subscriber, Subscription};
 use crate::kernel::SocketId;
 use crate::protocol::http::Handshake;
 use crate::protocol::websocket::Receiver;
-use crate::session::{Heartbeat, Rate, SessionId};
+use crate::session::{Allowance, Heartbeat, Rate, SessionId};
 
 /// How far a connection has come.
 pub(super) enum Stage {
@@ -46,8 +46,7 @@ pub(super) struct Connection {
     pub(super) wake_at: Moment,
     /// When the wheel looks at this connection.
     pub(super) alarm: Alarm,
-    /// The latest client ping that came while too much waited to answer each: see [`crate::limits::PONG_BYTES`].
-    pub(super) pong: Option<Box<[u8]>>,
+    pub(super) rare: Option<Box<Rare>>,
     /// Number of the last ping sent.
     pub(super) pings: u32,
     /// Number of the ping that is the marker; meaningful while the window has a mark.
@@ -88,6 +87,15 @@ pub(super) struct Connection {
     pub(super) is_finished: bool,
 }
 
+/// What few connections have.
+#[derive(Default)]
+pub(super) struct Rare {
+    /// The latest client ping that came while too much waited to answer each: see [`crate::limits::PONG_BYTES`].
+    pub(super) pong: Option<Box<[u8]>>,
+    /// What it may be sent again: it subscribed to what it was subscribed to, or gave a subscription up.
+    pub(super) resent: Option<Allowance>,
+}
+
 const _: () = assert!(size_of::<Connection>() <= 384, "one for each connection, in the allocator's class of that size");
 
 impl Connection {
@@ -108,7 +116,7 @@ impl Connection {
             spoke_at: now,
             wake_at: Moment::NEVER,
             alarm: Alarm::default(),
-            pong: None,
+            rare: None,
             pings: 0,
             marker: 0,
             chunks: 0,
@@ -129,6 +137,21 @@ impl Connection {
             told_matched_limit: false,
             is_finished: false,
         }
+    }
+
+    /// The ping that has not been answered, which it is now, or never will be.
+    pub(super) fn take_pong(&mut self) -> Option<Box<[u8]>> {
+        self.rare.as_mut()?.pong.take()
+    }
+
+    /// What it may be sent again, if it subscribes again.
+    pub(super) fn resent(&mut self) -> Option<&mut Allowance> {
+        self.rare.as_mut()?.resent.as_mut()
+    }
+
+    /// From now on what it is sent again is counted.
+    pub(super) fn subscribes_again(&mut self) -> &mut Allowance {
+        self.rare.get_or_insert_default().resent.get_or_insert_default()
     }
 
     /// Whether it speaks WebSocket and nothing has ended it.

@@ -57,6 +57,7 @@ pub struct LimitHits {
     pub topics: u64,
     pub keys: u64,
     pub messages_per_second: u64,
+    pub resent_bytes: u64,
     pub connections: u64,
     pub connections_per_address: u64,
     pub accepts_per_second: u64,
@@ -214,6 +215,7 @@ impl AddAssign for LimitHits {
             topics,
             keys,
             messages_per_second,
+            resent_bytes,
             connections,
             connections_per_address,
             accepts_per_second,
@@ -241,6 +243,7 @@ impl AddAssign for LimitHits {
         self.topics += topics;
         self.keys += keys;
         self.messages_per_second += messages_per_second;
+        self.resent_bytes += resent_bytes;
         self.connections += connections;
         self.connections_per_address += connections_per_address;
         self.accepts_per_second += accepts_per_second;

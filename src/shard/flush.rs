@@ -59,7 +59,7 @@ impl Core {
         if connection.outlet.is_blocked || matches!(connection.stage, Stage::Gone) {
             return;
         }
-        if let Some(pong) = connection.pong.take() {
+        if let Some(pong) = connection.take_pong() {
             connection.outlet.answer(&frame(Opcode::Pong, &pong));
         }
         if connection.outlet.waiting() > 0 {

@@ -95,7 +95,9 @@ impl Core {
             let (cursor, is_resumed) = self.topics.topic(topic).log.start(waiting.resume);
             self.move_behind(index, position, cursor);
             let announcement = Announcement { request: waiting.request, is_resumed, matching: waiting.matching };
+            let head = self.topics.topic(topic).log.head();
             let extra = self.at(index).subscribers[position as usize].extra();
+            extra.resent_to = extra.resent_to.min(head);
             extra.announcements.insert(0, announcement);
             extra.owes_patch = true;
             self.make_due(index);

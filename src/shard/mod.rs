@@ -31,6 +31,7 @@ mod publish;
 mod questions;
 mod receive;
 mod report;
+mod resubscribe;
 mod settle;
 mod subscribe;
 pub mod wheel;

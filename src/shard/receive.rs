@@ -119,9 +119,9 @@ impl Core {
     fn ping(&mut self, index: u32, payload: &[u8]) {
         let connection = self.at(index);
         if connection.outlet.is_blocked || connection.outlet.waiting() >= PONG_BYTES {
-            connection.pong = Some(payload.into());
+            connection.rare.get_or_insert_default().pong = Some(payload.into());
         } else {
-            connection.pong = None;
+            connection.take_pong();
             connection.outlet.answer(&frame(Opcode::Pong, payload));
         }
         self.make_due(index);

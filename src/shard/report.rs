@@ -26,6 +26,7 @@ impl Core {
                 connection.subscribers.iter().filter(|subscriber| matches!(subscriber.place, Place::Behind(_)));
             gauges.behind += behind.count();
             gauges.connection_bytes += size_of_val(&**connection)
+                + connection.rare.as_deref().map_or(0, size_of_val)
                 + connection.outlet.held_bytes()
                 + connection.receiver.heap_bytes()
                 + connection.subscribers.capacity() * size_of::<crate::fanout::Subscriber>()

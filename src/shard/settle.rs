@@ -48,6 +48,8 @@ impl Core {
                 let patch = &self.outbox.patches[patch as usize];
                 let (before, is_empty) = (patch.before.clone(), patch.patch.from == patch.patch.to);
                 let is_owed = is_empty || patch.patch.reset;
+                let (from, payload_len) = (patch.patch.from, patch.patch.payload_len);
+                self.restore_resent(index, subscriber, from, payload_len);
                 self.move_behind(index, subscriber, before);
                 let connection = self.at(index);
                 connection.is_pressed = true;

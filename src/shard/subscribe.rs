@@ -9,6 +9,17 @@ use crate::shard::core::{Core, Interest};
 use crate::shard::message::{Match, Operation};
 use crate::topic::{Cursor, Pattern, TopicIndex, TopicName};
 
+/// What came of letting a subscription serve a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attached {
+    /// The connection's subscriber at this index begins.
+    Anew(u32),
+    /// An earlier subscription serves the topic, by the subscriber at this index.
+    Served(u32),
+    /// The connection has as many topics as it may.
+    LeftOut,
+}
+
 impl Core {
     /// A `Subscribe`. The homes of the topics that it may match are asked first, so that it finds what was acknowledged before.
     pub(super) fn subscribe(&mut self, index: u32, request: u64, subscribe: wire::Subscribe) {
@@ -41,7 +52,11 @@ impl Core {
             let message = "only exact names can be resumed: a pattern has no position";
             return self.answer_error(index, request, Code::Invalid, message, Duration::ZERO);
         }
-        let at = match self.subscription_of(index, &pattern) {
+        let existing = self.subscription_of(index, &pattern);
+        if !self.admits_subscribe(index, request, existing) {
+            return;
+        }
+        let at = match existing {
             Some(at) => {
                 let subscription = self.at(index).subscriptions[at as usize].as_mut().expect("it was just found");
                 subscription.options = options;
@@ -73,7 +88,9 @@ impl Core {
                 Match::Here(topic) if is_unsure && !self.topics.topic(topic).is_at_home() => Match::Lagging(topic),
                 known => known,
             };
-            is_answered |= self.attach(index, at, found, resume, request, count);
+            let attached = self.attach(index, at, found, resume, request, count);
+            self.count_resent(index, attached);
+            is_answered |= attached != Attached::LeftOut;
         }
         if !is_answered && told_before {
             // Every topic was left out, which is said once; but a request is never without an answer.
@@ -87,6 +104,7 @@ impl Core {
             let message = "there is no subscription of that name";
             return self.answer_error(index, request, Code::NotFound, message, Duration::ZERO);
         };
+        self.at(index).subscribes_again();
         let subscription = self.at(index).subscriptions[at as usize].take().expect("it was just found");
         let interest = Interest { connection: self.at(index).socket, subscription: at };
         self.interests.remove(&subscription.pattern, interest);
@@ -102,7 +120,8 @@ impl Core {
             // Another subscription that matches serves the topic from now on, anew and with its own options.
             let name = self.topics.topic(topic).name.clone();
             if let Some(next) = self.first_matching(index, &name) {
-                self.attach(index, next, Match::Here(topic), None, 0, 1);
+                let attached = self.attach(index, next, Match::Here(topic), None, 0, 1);
+                self.count_resent(index, attached);
             }
         }
         let unsubscribed = wire::Unsubscribed { topic: unsubscribe.topic.clone(), reason: Code::Ok.into() };
@@ -125,8 +144,7 @@ impl Core {
         interested
     }
 
-    /// Lets a subscription serve a topic, unless an earlier one does: then the client only gets its answer. False if the
-    /// connection has as many topics as it may.
+    /// Lets a subscription serve a topic, unless an earlier one does: then the client only gets its answer.
     pub(super) fn attach(
         &mut self,
         index: u32,
@@ -135,7 +153,7 @@ impl Core {
         resume: Option<&wire::Position>,
         request: u64,
         matching: u32,
-    ) -> bool {
+    ) -> Attached {
         let here = match found {
             Match::Here(topic) | Match::Lagging(topic) => Some(topic),
             Match::Elsewhere(id) => self.topics.find_id(id),
@@ -149,7 +167,7 @@ impl Core {
                 self.detach(index, position as u32, was_exact);
             } else {
                 self.announce(index, position, Announcement { request, is_resumed: true, matching });
-                return true;
+                return Attached::Served(position as u32);
             }
         } else if self.at(index).subscribers.len() >= self.settings.limits.matched_topics {
             self.counters.limit_hits.matched_topics += 1;
@@ -157,7 +175,7 @@ impl Core {
                 self.at(index).told_matched_limit = true;
                 self.say_matched_limit(index, request);
             }
-            return false;
+            return Attached::LeftOut;
         }
         let topic = self.bring_here(found);
         let epoch = self.topics.topic(topic).epoch;
@@ -191,7 +209,7 @@ impl Core {
         }
         // Somebody is here: the topic's idle time is over.
         self.look_after_idle_topic(topic);
-        true
+        Attached::Anew(at as u32)
     }
 
     fn say_matched_limit(&mut self, index: u32, request: u64) {

@@ -408,6 +408,12 @@ impl Log {
         self.values().map(|(offset, entry)| (entry.key(), entry.value(), offset))
     }
 
+    /// About how many bytes of live records there are above `offset`: as many as of average records.
+    #[must_use]
+    pub fn bytes_after(&self, offset: Offset) -> usize {
+        self.records.body_bytes(self.head.since(offset))
+    }
+
     /// Approximate bytes on the heap.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {

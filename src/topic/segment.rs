@@ -38,6 +38,12 @@ impl Segments {
         self.live
     }
 
+    /// Bytes of `count` records of average size, or of all if there are fewer.
+    pub(super) fn body_bytes(&self, count: u64) -> usize {
+        let count = usize::try_from(count).unwrap_or(usize::MAX).min(self.live);
+        (self.body_bytes as u128 * count as u128 / self.live.max(1) as u128) as usize
+    }
+
     /// Approximate heap bytes.
     pub(super) fn memory_bytes(&self) -> usize {
         self.body_bytes + self.live * size_of::<Entry>() + self.segments.capacity() * size_of::<Segment>()

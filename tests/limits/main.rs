@@ -7,6 +7,7 @@ mod link;
 mod messages;
 mod patches;
 mod publishing;
+mod resubscribing;
 mod subscriptions;
 #[path = "../support/mod.rs"]
 mod support;
@@ -66,6 +67,7 @@ fn every_limit_has_its_test() {
         topics: 0,                  // publishing
         keys: 0,                    // publishing
         messages_per_second: 0,     // messages
+        resent_bytes: 0,            // resubscribing
         connections: 0,             // connections
         connections_per_address: 0, // connections
         accepts_per_second: 0,      // connections

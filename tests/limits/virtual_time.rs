@@ -14,16 +14,16 @@ use super::support::keyed;
 use super::support::raw::{BINARY, FIN, masked};
 use super::tap::Tap;
 
-struct World {
+pub(super) struct World {
     shard: Shard<Tap>,
     commands: Sender<ShardCommand>,
-    now: Moment,
+    pub(super) now: Moment,
     /// The largest send of one turn to one connection so far.
     largest_send: usize,
 }
 
 impl World {
-    fn new(change: impl FnOnce(&mut Limits)) -> Self {
+    pub(super) fn new(change: impl FnOnce(&mut Limits)) -> Self {
         let Settings { mut limits, .. } = Settings::default();
         change(&mut limits);
         let settings = Settings { limits, ..Settings::default() };
@@ -34,12 +34,12 @@ impl World {
         Self { shard, commands, now: Moment(0), largest_send: 0 }
     }
 
-    fn simulation(&mut self) -> &mut Simulation {
+    pub(super) fn simulation(&mut self) -> &mut Simulation {
         &mut self.shard.kernel_mut().simulation
     }
 
     /// What has become due, and a turn that sees it; a millisecond passes.
-    fn turn(&mut self) {
+    pub(super) fn turn(&mut self) {
         self.turn_of(Duration::from_millis(1));
     }
 
@@ -56,11 +56,11 @@ impl World {
         self.simulation().set_now(now);
     }
 
-    fn report(&self) -> Report {
+    pub(super) fn report(&self) -> Report {
         self.shard.report()
     }
 
-    fn end(mut self, clients: &mut [Link]) {
+    pub(super) fn end(mut self, clients: &mut [Link]) {
         self.commands.send(ShardCommand::Drain(Duration::from_secs(1))).expect("there is room");
         for _ in 0..10_000 {
             if self.shard.is_drained() {

@@ -3,6 +3,7 @@
 
 #![allow(unreachable_pub, reason = "a test of several files")]
 
+mod again;
 mod forgetting;
 mod handed;
 mod pausing;

@@ -185,7 +185,9 @@ impl Core {
     fn advance(&mut self, index: u32, position: u32, patch: u32, options: Option<&SubscriptionOptions>) -> Chunk {
         let now = self.now;
         let made = &self.outbox.patches[patch as usize].patch;
-        let (next, to, has_more) = (made.next.clone(), made.to, made.more);
+        let (next, from, to, has_more) = (made.next.clone(), made.from, made.to, made.more);
+        let payload_len = made.payload_len;
+        self.spend_resent(index, position, from..to, has_more, payload_len);
         let connection = self.at(index);
         let chunks = connection.chunks;
         let subscriber = &mut connection.subscribers[position as usize];
