@@ -164,6 +164,8 @@ fn counter_families(counters: &Counters) -> Vec<Family> {
         frames_taken_back,
         shared_patches,
         own_patches,
+        encodings,
+        encoded_topics,
         transfers,
         forwarded,
         mesh_full,
@@ -196,6 +198,10 @@ fn counter_families(counters: &Counters) -> Vec<Family> {
         Family::counter("frames_taken_back", "Frames taken back after a short send").of(*frames_taken_back),
         Family::counter("shared_patches", "Patches encoded once for everyone at the head").of(*shared_patches),
         Family::counter("own_patches", "Patches made for one cursor").of(*own_patches),
+        Family::counter("encodings", "Runs of live records encoded, from which all patches of a turn are cut")
+            .of(*encodings),
+        Family::counter("encoded_topics", "Topics of which something was encoded, summed over all turns")
+            .of(*encoded_topics),
         Family::counter("transfers", "Transfers sent to other shards' replicas").of(*transfers),
         Family::counter("forwarded_patches", "Frames of other shards' topics forwarded untouched").of(*forwarded),
         Family::counter("mesh_full", "Times that a replica waited since the way to its shard was full").of(*mesh_full),

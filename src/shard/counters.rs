@@ -101,6 +101,10 @@ pub struct Counters {
     pub shared_patches: u64,
     /// Patches made for one cursor.
     pub own_patches: u64,
+    /// Runs of live records encoded, from which all patches of a turn are cut.
+    pub encodings: u64,
+    /// Topics of which something was encoded, summed over all turns.
+    pub encoded_topics: u64,
     /// Transfers sent to other shards' replicas.
     pub transfers: u64,
     /// Frames of other shards' topics that were forwarded untouched.
@@ -273,6 +277,8 @@ impl AddAssign for Counters {
             frames_taken_back,
             shared_patches,
             own_patches,
+            encodings,
+            encoded_topics,
             transfers,
             forwarded,
             mesh_full,
@@ -300,6 +306,8 @@ impl AddAssign for Counters {
         self.frames_taken_back += frames_taken_back;
         self.shared_patches += shared_patches;
         self.own_patches += own_patches;
+        self.encodings += encodings;
+        self.encoded_topics += encoded_topics;
         self.transfers += transfers;
         self.forwarded += forwarded;
         self.mesh_full += mesh_full;

@@ -46,7 +46,10 @@ impl Core {
         self.answer_fences();
         self.finish_sends();
         for topic in self.encoded.drain(..) {
-            self.topics.topic_mut(topic).log.release_runs();
+            let encodings = self.topics.topic_mut(topic).log.release_runs();
+            self.counters.encodings += u64::from(encodings);
+            // It stands there once for each patch of its own; the first release finds what was made for all of them.
+            self.counters.encoded_topics += u64::from(encodings > 0);
         }
         if self.has_work() {
             self.counters.turns_over_budget += 1;

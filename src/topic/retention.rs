@@ -95,8 +95,10 @@ impl Log {
         self.unflushed_event_bytes = 0;
     }
 
-    /// Gives back the encoded runs that cursors shared in this turn. They are made again when somebody asks.
-    pub fn release_runs(&mut self) {
+    /// Gives back the encoded runs that cursors shared in this turn; they are made again when somebody asks. Returns how many were
+    /// made since the last release.
+    pub fn release_runs(&mut self) -> u32 {
         self.runs.clear();
+        self.runs.take_made()
     }
 }

@@ -15,6 +15,8 @@ pub(super) struct Runs {
     runs: Vec<Run>,
     /// The newest keyed records, as the field `ahead`.
     newest: Option<Run>,
+    /// How many were made, those among them that were forgotten since.
+    made: u32,
 }
 
 /// The live records of `(after, to]`, encoded one behind the other.
@@ -46,6 +48,11 @@ impl Runs {
     pub(super) fn clear(&mut self) {
         self.runs = Vec::new();
         self.newest = None;
+    }
+
+    /// How many runs were made since this was asked last.
+    pub(super) fn take_made(&mut self) -> u32 {
+        std::mem::take(&mut self.made)
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
@@ -83,13 +90,16 @@ impl Runs {
             run.push(offset, entry, RECORDS_TAG, self.made_at);
         }
         self.runs.insert(next, run);
+        self.made += 1;
         next
     }
 
     /// The newest keyed records, to half a patch, as the field `ahead`.
     pub(super) fn newest(&mut self, head: Offset, records: &Segments) -> &Run {
         let now = self.made_at;
+        let made = &mut self.made;
         self.newest.get_or_insert_with(|| {
+            *made += 1;
             let mut bytes = 0;
             let mut newest: Vec<_> = records
                 .newest_first()

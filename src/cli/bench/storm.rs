@@ -73,6 +73,12 @@ struct StormResult {
     /// Patches made, of either kind, in a turn: there is one topic, and those who come back share theirs while they were
     /// left at the same offset, so that it is the number of cursors served in a turn at most.
     patches_made_per_turn: f64,
+    /// Runs of records encoded in the storm, from which those patches were cut.
+    encodings: u64,
+    /// Turns in which something of the topic was encoded.
+    encoding_turns: u64,
+    /// Both divided: encodings per topic and turn. 1 if nobody was encoded for alone.
+    encodings_per_topic_and_turn: f64,
     server_busy_percent: f64,
     server_rss_mb: f64,
     ledger: Balance,
@@ -123,6 +129,7 @@ fn once(args: &StormArgs, cpus: Cpus) -> Result<StormResult, CliError> {
     load.drain()?;
 
     let of = |name| (later.sum(name, "") - metrics.sum(name, "")) as u64;
+    let (encodings, encoding_turns) = (of("tidegate_encodings_total"), of("tidegate_encoded_topics_total"));
     let result = StormResult {
         scenario: "storm".into(),
         congestion: options.congestion.clone(),
@@ -139,6 +146,9 @@ fn once(args: &StormArgs, cpus: Cpus) -> Result<StormResult, CliError> {
         turns: of("tidegate_turns_total"),
         patches_made_per_turn: (of("tidegate_own_patches_total") + of("tidegate_shared_patches_total")) as f64
             / of("tidegate_turns_total").max(1) as f64,
+        encodings,
+        encoding_turns,
+        encodings_per_topic_and_turn: encodings as f64 / encoding_turns.max(1) as f64,
         server_busy_percent: cpu.busy_percent(elapsed),
         server_rss_mb: server.memory()?.rss as f64 / 1e6,
         ledger: load.balance(&server)?,
@@ -155,8 +165,12 @@ impl Outcome for StormResult {
 
     fn figures(&self) -> String {
         format!(
-            "{} clients all current after {:.2} s; established ones' p99 {:.2} ms, {:.2} before",
-            self.clients, self.all_current_seconds, self.latency_during.p99_ms, self.latency_before.p99_ms
+            "{} clients all current after {:.2} s; established ones' p99 {:.2} ms, {:.2} before; {:.2} encodings per topic and turn",
+            self.clients,
+            self.all_current_seconds,
+            self.latency_during.p99_ms,
+            self.latency_before.p99_ms,
+            self.encodings_per_topic_and_turn
         )
     }
 }
@@ -185,6 +199,11 @@ impl fmt::Display for StormResult {
             self.shared_patches,
             self.turns,
             self.patches_made_per_turn
+        )?;
+        writeln!(
+            out,
+            "  encoded    {:.3} times per topic and turn ({} runs of records, in {} turns)",
+            self.encodings_per_topic_and_turn, self.encodings, self.encoding_turns
         )?;
         write!(out, "{}", self.ledger)
     }

@@ -281,8 +281,31 @@ fn a_filter_that_holds_everything_back_does_not_make_one_patch_read_a_whole_log(
     let patch = log.patch(TopicId(1), &Cursor::at(Offset::ZERO), &ask);
     assert!(patch.more && patch.to > Offset(40) && patch.to < Offset(100), "it came to {}", patch.to);
     assert_eq!(patch.counts.filtered, patch.to.0);
-    log.release_runs();
+    assert!(log.release_runs() > 1);
     assert!(log.memory_bytes() < 7_500_000, "what was encoded for the turn is given back");
+}
+
+#[test]
+fn many_cursors_behind_cost_one_encoding() {
+    let mut log = Log::new(settings());
+    for key in 0..100 {
+        put(&mut log, record(&format!("k{key}"), "a value"), ms(0));
+    }
+    for cursor in 0..100 {
+        let message = decoded(&read(&mut log, &Cursor::at(Offset(cursor)), ms(0)));
+        assert_eq!(message.records.len() as u64, 100 - cursor);
+    }
+    assert_eq!(log.release_runs(), 1, "the first one's run serves all");
+    assert_eq!(log.release_runs(), 0, "what was counted is not counted again");
+    // From the head backwards each encodes what those before did not need, and no record is encoded twice.
+    for cursor in [75, 50, 25] {
+        read(&mut log, &Cursor::at(Offset(cursor)), ms(0));
+    }
+    assert_eq!(log.release_runs(), 3);
+    read(&mut log, &Cursor::at(Offset(0)), ms(0));
+    put(&mut log, record("k0", "another"), ms(0));
+    read(&mut log, &Cursor::at(Offset(0)), ms(0));
+    assert_eq!(log.release_runs(), 2, "a run of the log as it was is of no use");
 }
 
 #[test]
