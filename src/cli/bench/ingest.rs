@@ -1,7 +1,6 @@
 //! `bench ingest`: many publishers to one topic, one subscriber.
 
 use std::fmt;
-use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -9,39 +8,27 @@ use serde::{Deserialize, Serialize};
 use super::ledger::Balance;
 use super::load::Load;
 use super::options::{CommonArgs, Cpus, pin};
+use super::pace::PaceArgs;
 use super::payload::MAX_ORIGINS;
 use super::report::Spread;
 use super::runs::{Outcome, repeat};
 use super::server::Server;
-use super::shape::{Drive, Shape};
+use super::shape::{Drive, Shape, pace};
 use crate::cli::CliError;
 
 /// The options of `bench ingest`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Without --rate and --outstanding: as fast as it goes, with 16 publishes of each publisher outstanding."
+)]
 pub(super) struct IngestArgs {
     #[command(flatten)]
     common: CommonArgs,
     /// Publishers, each on a connection of its own.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..i64::from(MAX_ORIGINS)))]
     publishers: u32,
-    /// Records a second of all of them together; without it, as fast as it goes.
-    #[arg(long, value_name = "PER_SECOND", conflicts_with = "outstanding", value_parser = clap::value_parser!(u64).range(1..))]
-    rate: Option<u64>,
-    /// As fast as it goes, with so many publishes of each publisher unacknowledged [default: 16].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    outstanding: Option<u64>,
-    /// State: so many keys take turns, the same for all publishers; 0: events.
-    #[arg(long, value_name = "KEYS", default_value_t = 0)]
-    keyed: u64,
-    /// Bytes of each value.
-    #[arg(long, default_value_t = 128)]
-    bytes: usize,
-    /// Seconds that are measured.
-    #[arg(long, default_value_t = 10.0)]
-    seconds: f64,
-    /// Seconds before, which are not.
-    #[arg(long, default_value_t = 2.0)]
-    warm_up: f64,
+    #[command(flatten)]
+    pace: PaceArgs,
 }
 
 /// What came of it.
@@ -74,29 +61,23 @@ fn once(args: &IngestArgs, cpus: Cpus) -> Result<IngestResult, CliError> {
     let options = &args.common;
     let server = Server::start(options, cpus)?;
     pin(server.cpus.generator)?;
-    let shape = Shape { bytes: args.bytes, keys: args.keyed, publishers: args.publishers, ..Shape::plain(1) };
+    let PaceArgs { bytes, keyed: keys, .. } = args.pace;
+    let shape = Shape { bytes, keys, publishers: args.publishers, ..Shape::plain(1) };
     let mut load = Load::connect(&server, options, &shape)?;
-    let outstanding = args.rate.is_none().then(|| args.outstanding.unwrap_or(16));
-    let drive = outstanding.map_or(Drive::Rate(args.rate.unwrap_or(1)), Drive::Outstanding);
-    load.run_for(Duration::from_secs_f64(args.warm_up), drive)?;
-    let (acknowledged, cpu, start) = (load.acknowledged(), server.cpu_time()?, Instant::now());
-    load.observations.is_measuring = true;
-    load.run_for(Duration::from_secs_f64(args.seconds), drive)?;
-    load.observations.is_measuring = false;
-    let (elapsed, cpu) = (start.elapsed().as_secs_f64(), server.cpu_time()? - cpu);
-    let publishes = load.acknowledged() - acknowledged;
-    load.drain()?;
+    let drive = args.pace.drive(Drive::Outstanding(16));
+    let measured = args.pace.measure(&mut load, &server, drive)?;
+    let publishes = measured.acknowledged;
     let result = IngestResult {
         scenario: "ingest".into(),
         congestion: options.congestion.clone(),
         publishers: args.publishers,
-        rate: args.rate,
-        outstanding,
-        seconds: elapsed,
+        rate: drive.rate(),
+        outstanding: drive.outstanding(),
+        seconds: measured.seconds,
         publishes,
-        publishes_per_second: publishes as f64 / elapsed,
-        publishes_per_cpu_second: publishes as f64 * 1e9 / cpu.used_ns.max(1) as f64,
-        server_busy_percent: cpu.busy_percent(elapsed),
+        publishes_per_second: publishes as f64 / measured.seconds,
+        publishes_per_cpu_second: publishes as f64 * 1e9 / measured.cpu.used_ns.max(1) as f64,
+        server_busy_percent: measured.cpu.busy_percent(measured.seconds),
         server_rss_mb: server.memory()?.rss as f64 / 1e6,
         latency: Spread::from(&load.observations.latency),
         verified_records: load.verified().1,
@@ -125,10 +106,7 @@ impl Outcome for IngestResult {
 
 impl fmt::Display for IngestResult {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let drive = match (self.rate, self.outstanding) {
-            (Some(rate), _) => format!("{rate} records/s"),
-            (None, outstanding) => format!("{} publishes outstanding each", outstanding.unwrap_or(0)),
-        };
+        let drive = pace(self.rate, self.outstanding);
         writeln!(
             out,
             "ingest: {} publishers, {drive}, {:.1} s, congestion control {}",

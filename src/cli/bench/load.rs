@@ -56,7 +56,19 @@ pub(super) struct Totals {
     pub(super) bytes: u64,
 }
 
-/// Publisher, subscribers, and what they saw.
+impl std::ops::Sub for Totals {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            delivered: self.delivered - earlier.delivered,
+            messages: self.messages - earlier.messages,
+            bytes: self.bytes - earlier.bytes,
+        }
+    }
+}
+
+/// Publishers, subscribers, and what they saw.
 pub(super) struct Load {
     poll: Poll,
     pub(super) publishers: Vec<Publisher>,
@@ -92,7 +104,7 @@ pub(super) struct Load {
 impl Load {
     /// Connects everyone; returns when each subscriber has been sent its first patch.
     pub(super) fn connect(server: &Server, options: &CommonArgs, shape: &Shape) -> Result<Self, CliError> {
-        let values = if shape.publishers > 1 { Values::ByOrigin } else { Values::Numbered };
+        let values = if shape.publishers + shape.publishers_later > 1 { Values::ByOrigin } else { Values::Numbered };
         let topic = format!("bench/{}-{}", std::process::id(), unix_ns());
         let mut load = Self::with_publishers(server, options, shape, topic, values)?;
         if load.peer.is_none() {
@@ -130,19 +142,10 @@ impl Load {
         let poll = Poll::new().map_err(failed)?;
         let now = Instant::now();
         let latency = Histogram::new(3).expect("3 digits are allowed");
-        let mut observations = Observations { latency, is_measuring: false, clock: Stopwatch::start() };
-        let mut publishers = Vec::new();
-        for origin in 0..shape.publishers {
-            let role = Role { topic: &topic, duty: Duty::Publish, values, resume: None };
-            let mut connection = open(server, options, &role, &mut observations)?;
-            let token = Token(FIRST_PUBLISHER - origin as usize);
-            let interests = Interest::READABLE | Interest::WRITABLE;
-            poll.registry().register(&mut connection.stream, token, interests).map_err(failed)?;
-            publishers.push(Publisher::new(connection, serial_of(origin, 0), shape.bytes, shape.keys));
-        }
+        let observations = Observations { latency, is_measuring: false, clock: Stopwatch::start() };
         let mut load = Self {
             poll,
-            publishers,
+            publishers: Vec::new(),
             feed: None,
             returning: 0..0,
             target: (server.address, options.congestion().map(str::to_owned)),
@@ -164,10 +167,26 @@ impl Load {
             last_tick: now,
             next_sample: now,
         };
+        for _ in 0..shape.publishers {
+            let role = Role { topic: &load.topic, duty: Duty::Publish, values, resume: None };
+            let connection = open(server, options, &role, &mut load.observations)?;
+            load.make_publisher(connection, shape)?;
+        }
         load.run_until("the answer to the publishers' greetings", |load| {
             load.publishers.iter().all(|publisher| publisher.connection.seen.is_ready)
         })?;
         Ok(load)
+    }
+
+    /// Makes a publisher of a connection, which greeted as one.
+    pub(super) fn make_publisher(&mut self, mut connection: Connection, shape: &Shape) -> Result<(), CliError> {
+        let origin = self.publishers.len();
+        let interests = Interest::READABLE | Interest::WRITABLE;
+        let registry = self.poll.registry();
+        registry.register(&mut connection.stream, Token(FIRST_PUBLISHER - origin), interests).map_err(failed)?;
+        let serials = serial_of(origin as u32, 0);
+        self.publishers.push(Publisher::new(connection, serials, shape.bytes, shape.keys));
+        Ok(())
     }
 
     fn subscribe_all(&mut self, server: &Server, options: &CommonArgs, shape: &Shape) -> Result<(), CliError> {

@@ -1,31 +1,34 @@
-//! `bench mesh`: a publisher on its topic's home shard, all subscribers on others, so that every patch crosses between shards.
+//! `bench mesh`: publishers on their topic's home shard, all subscribers on others, so that every patch crosses between shards.
 //!
 //! A client cannot choose its shard, and is not told. So connections are made one by one while nothing else happens, and the
 //! admin port says whose number grew: those that are on the wrong one stay, and say nothing.
 
 use std::fmt;
-use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use super::connection::Connection;
 use super::failed;
 use super::ledger::Balance;
 use super::load::Load;
 use super::options::{CommonArgs, Cpus, pin};
+use super::pace::{Measured, PaceArgs};
+use super::payload::MAX_ORIGINS;
 use super::report::Spread;
 use super::runs::{Outcome, repeat};
 use super::server::{Metrics, Server};
-use super::shape::{Drive, Shape};
+use super::shape::{Drive, Shape, pace};
 use crate::cli::CliError;
 
 /// Topics that are tried until one has its home where its publisher is; with n shards every n-th does.
 const TOPICS: usize = 256;
-/// For each subscriber that is wanted, so many connections are made at most.
+/// For each publisher and subscriber that is wanted, so many connections are made at most.
 const CONNECTIONS: u32 = 16;
 
 /// The options of `bench mesh`.
 #[derive(Debug, Args)]
+#[command(after_help = "Without --rate and --outstanding: 100 records a second.")]
 pub(super) struct MeshArgs {
     #[command(flatten)]
     common: CommonArgs,
@@ -35,27 +38,14 @@ pub(super) struct MeshArgs {
     /// CPUs of the shards, such as 0,1 [default: as `serve` places them].
     #[arg(long, value_name = "CPUS")]
     shard_cpus: Option<String>,
-    /// Subscribers, all on other shards than the publisher.
+    /// Publishers, all on the home shard of their topic, each on a connection of its own.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..i64::from(MAX_ORIGINS)))]
+    publishers: u32,
+    /// Subscribers, all on other shards than the publishers.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
     subscribers: u32,
-    /// Records a second [default: 100].
-    #[arg(long, value_name = "PER_SECOND", conflicts_with = "outstanding", value_parser = clap::value_parser!(u64).range(1..))]
-    rate: Option<u64>,
-    /// As fast as it goes, with so many publishes unacknowledged.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    outstanding: Option<u64>,
-    /// State: so many keys take turns; 0: events.
-    #[arg(long, value_name = "KEYS", default_value_t = 0)]
-    keyed: u64,
-    /// Bytes of each value.
-    #[arg(long, default_value_t = 128)]
-    bytes: usize,
-    /// Seconds that are measured.
-    #[arg(long, default_value_t = 10.0)]
-    seconds: f64,
-    /// Seconds before, which are not.
-    #[arg(long, default_value_t = 2.0)]
-    warm_up: f64,
+    #[command(flatten)]
+    pace: PaceArgs,
 }
 
 /// What came of it.
@@ -64,7 +54,8 @@ struct MeshResult {
     scenario: String,
     congestion: String,
     shards: u32,
-    /// The shard of publisher and topic.
+    publishers: u32,
+    /// The shard of the publishers and their topic.
     home: usize,
     /// Subscribers by shard.
     subscribers_by_shard: Vec<u64>,
@@ -94,44 +85,41 @@ fn once(args: &MeshArgs, cpus: Cpus) -> Result<MeshResult, CliError> {
     let options = &args.common;
     let server = Server::start_with(options, cpus, args.shards, args.shard_cpus.as_deref())?;
     pin(server.cpus.generator)?;
-    let (mut load, home, apart) = at_home(args, &server)?;
-    let strangers = subscribe_elsewhere(args, &server, &mut load, home)?;
+    let PaceArgs { bytes, keyed: keys, .. } = args.pace;
+    let shape = Shape { bytes, keys, publishers_later: args.publishers - 1, ..Shape::plain(0) };
+    let (mut load, home, apart) = at_home(args, &shape, &server)?;
+    let strangers = place(args, &shape, &server, &mut load, home)?;
     load.await_first_patches()?;
     let subscribers_by_shard = server.metrics()?.by_shard("tidegate_subscribers", args.shards);
     if subscribers_by_shard[home] != 0 {
         return Err(failed(format!(
-            "subscribers are on shard {home}, where the publisher is: {subscribers_by_shard:?}"
+            "subscribers are on shard {home}, where the publishers are: {subscribers_by_shard:?}"
         )));
     }
+    let drive = args.pace.drive(Drive::Rate(100));
+    let measured = args.pace.measure(&mut load, &server, drive)?;
+    let frames = measured.growth_by_shard("tidegate_frames_received_total", args.shards);
+    if frames.iter().sum::<u64>() != frames[home] {
+        return Err(failed(format!("not all that was published came in on shard {home}: {frames:?}")));
+    }
 
-    let rate = args.outstanding.is_none().then(|| args.rate.unwrap_or(100));
-    let drive = rate.map_or(Drive::Outstanding(args.outstanding.unwrap_or(1)), Drive::Rate);
-    load.run_for(Duration::from_secs_f64(args.warm_up), drive)?;
-    let (totals, metrics, cpu, start) = (load.totals(), server.metrics()?, server.cpu_time()?, Instant::now());
-    load.observations.is_measuring = true;
-    load.run_for(Duration::from_secs_f64(args.seconds), drive)?;
-    load.observations.is_measuring = false;
-    let (elapsed, cpu, after) = (start.elapsed().as_secs_f64(), server.cpu_time()? - cpu, load.totals());
-    let later = server.metrics()?;
-    load.drain()?;
-
-    let of = |name| (later.sum(name, "") - metrics.sum(name, "")) as u64;
-    let delivered = after.delivered - totals.delivered;
+    let Measured { seconds, cpu, totals, .. } = &measured;
     let result = MeshResult {
         scenario: "mesh".into(),
         congestion: options.congestion.clone(),
         shards: args.shards,
+        publishers: args.publishers,
         home,
         subscribers_by_shard,
-        rate,
-        outstanding: args.outstanding,
-        seconds: elapsed,
-        delivered_per_second: delivered as f64 / elapsed,
-        delivered_per_cpu_second: delivered as f64 * 1e9 / cpu.used_ns.max(1) as f64,
-        cpu_ns_per_delivery: cpu.used_ns as f64 / (after.messages - totals.messages).max(1) as f64,
-        server_busy_percent: cpu.busy_percent(elapsed),
-        transfers: of("tidegate_transfers_total"),
-        forwarded_patches: of("tidegate_forwarded_patches_total"),
+        rate: drive.rate(),
+        outstanding: drive.outstanding(),
+        seconds: *seconds,
+        delivered_per_second: totals.delivered as f64 / seconds,
+        delivered_per_cpu_second: totals.delivered as f64 * 1e9 / cpu.used_ns.max(1) as f64,
+        cpu_ns_per_delivery: cpu.used_ns as f64 / totals.messages.max(1) as f64,
+        server_busy_percent: cpu.busy_percent(*seconds),
+        transfers: measured.growth("tidegate_transfers_total"),
+        forwarded_patches: measured.growth("tidegate_forwarded_patches_total"),
         latency: Spread::from(&load.observations.latency),
         verified_records: load.verified().1,
         ledger: load.balance(&server)?,
@@ -141,13 +129,12 @@ fn once(args: &MeshArgs, cpus: Cpus) -> Result<MeshResult, CliError> {
     Ok(result)
 }
 
-/// A publisher on the home shard of its topic, that shard, and those publishers that were elsewhere.
-fn at_home(args: &MeshArgs, server: &Server) -> Result<(Load, usize, Vec<Load>), CliError> {
-    let shape = Shape { bytes: args.bytes, keys: args.keyed, ..Shape::plain(0) };
+/// The first publisher, on the home shard of its topic; that shard; and those publishers that were elsewhere.
+fn at_home(args: &MeshArgs, shape: &Shape, server: &Server) -> Result<(Load, usize, Vec<Load>), CliError> {
     let mut apart = Vec::new();
     for _ in 0..TOPICS {
         let before = server.metrics()?;
-        let load = Load::connect(server, &args.common, &shape)?;
+        let load = Load::connect(server, &args.common, shape)?;
         let after = server.metrics()?;
         let shard = grown(&before, &after, "tidegate_connections", args.shards)?;
         if shard == grown(&before, &after, "tidegate_topics", args.shards)? {
@@ -158,29 +145,34 @@ fn at_home(args: &MeshArgs, server: &Server) -> Result<(Load, usize, Vec<Load>),
     Err(failed(format!("of {TOPICS} topics none had its home where its publisher was")))
 }
 
-/// Makes subscribers on other shards than `home`; returns the connections that were there.
-fn subscribe_elsewhere(
+/// Makes the other publishers of connections to `home`, and subscribers of those to other shards; returns those that neither
+/// needs.
+fn place(
     args: &MeshArgs,
+    shape: &Shape,
     server: &Server,
     load: &mut Load,
     home: usize,
-) -> Result<Vec<super::connection::Connection>, CliError> {
+) -> Result<Vec<Connection>, CliError> {
     let mut strangers = Vec::new();
     let mut before = server.metrics()?;
-    for _ in 0..args.subscribers.saturating_mul(CONNECTIONS) {
-        if load.subscribers.len() == args.subscribers as usize {
+    for _ in 0..args.subscribers.saturating_add(args.publishers).saturating_mul(CONNECTIONS) {
+        let has_publishers = load.publishers.len() == args.publishers as usize;
+        let has_subscribers = load.subscribers.len() == args.subscribers as usize;
+        if has_publishers && has_subscribers {
             return Ok(strangers);
         }
         let guest = load.guest(server, &args.common)?;
         let after = server.metrics()?;
-        if grown(&before, &after, "tidegate_connections", args.shards)? == home {
-            strangers.push(guest);
-        } else {
-            load.adopt(guest)?;
+        let is_at_home = grown(&before, &after, "tidegate_connections", args.shards)? == home;
+        match (is_at_home, has_publishers, has_subscribers) {
+            (true, false, _) => load.make_publisher(guest, shape)?,
+            (false, _, false) => load.make_subscriber(guest)?,
+            _ => strangers.push(guest),
         }
         before = after;
     }
-    Err(failed("hardly any connection comes to another shard than the publisher's"))
+    Err(failed("hardly any connection comes to the publishers' shard, or to another one"))
 }
 
 /// The one shard on which a number has grown.
@@ -210,14 +202,11 @@ impl Outcome for MeshResult {
 
 impl fmt::Display for MeshResult {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let drive = match (self.rate, self.outstanding) {
-            (Some(rate), _) => format!("{rate} records/s"),
-            (None, outstanding) => format!("{} publishes outstanding", outstanding.unwrap_or(0)),
-        };
+        let drive = pace(self.rate, self.outstanding);
         writeln!(
             out,
-            "mesh: {} shards, publisher on {}, subscribers {:?}, {drive}, {:.1} s, congestion control {}",
-            self.shards, self.home, self.subscribers_by_shard, self.seconds, self.congestion
+            "mesh: {} shards, {} publishers on {}, subscribers {:?}, {drive}, {:.1} s, congestion control {}",
+            self.shards, self.publishers, self.home, self.subscribers_by_shard, self.seconds, self.congestion
         )?;
         writeln!(
             out,

@@ -19,6 +19,7 @@ mod ledger;
 mod load;
 mod mesh;
 mod options;
+mod pace;
 mod payload;
 mod process;
 mod publisher;
@@ -47,7 +48,7 @@ enum Scenario {
     Fanout(fanout::FanoutArgs),
     /// Some subscribers read slowly: how old is the newest record that each of them holds?
     Slow(slow::SlowArgs),
-    /// A publisher on one shard, subscribers on others: what it costs that patches cross between shards.
+    /// Publishers on one shard, subscribers on others: what it costs that patches cross between shards.
     Mesh(mesh::MeshArgs),
     /// Many publishers, one subscriber: records per second and per CPU second.
     Ingest(ingest::IngestArgs),

@@ -19,6 +19,8 @@ pub(super) struct Shape {
     pub(super) samples_ages: bool,
     /// They take turns at a rate; each has its own publishes outstanding.
     pub(super) publishers: u32,
+    /// So many more come later ([`Load::make_publisher`](super::load::Load::make_publisher)).
+    pub(super) publishers_later: u32,
 }
 
 impl Shape {
@@ -34,6 +36,7 @@ impl Shape {
             credit: 0,
             samples_ages: false,
             publishers: 1,
+            publishers_later: 0,
         }
     }
 }
@@ -72,4 +75,30 @@ pub(super) enum Drive {
     Rate(u64),
     /// As fast as it goes, with so many publishes unacknowledged.
     Outstanding(u64),
+}
+
+impl Drive {
+    /// Records a second.
+    pub(super) fn rate(self) -> Option<u64> {
+        match self {
+            Self::Rate(rate) => Some(rate),
+            Self::Rest | Self::Feed | Self::Outstanding(_) => None,
+        }
+    }
+
+    /// Publishes unacknowledged.
+    pub(super) fn outstanding(self) -> Option<u64> {
+        match self {
+            Self::Outstanding(count) => Some(count),
+            Self::Rest | Self::Feed | Self::Rate(_) => None,
+        }
+    }
+}
+
+/// How results that keep one of the two say it.
+pub(super) fn pace(rate: Option<u64>, outstanding: Option<u64>) -> String {
+    match (rate, outstanding) {
+        (Some(rate), _) => format!("{rate} records/s"),
+        (None, outstanding) => format!("{} publishes outstanding each", outstanding.unwrap_or(0)),
+    }
 }

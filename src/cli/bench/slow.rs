@@ -191,6 +191,7 @@ fn observe(
         credit: args.credit,
         samples_ages: true,
         publishers: 1,
+        publishers_later: 0,
     };
     let mut load = Load::connect(&server, options, &shape)?;
     let drive = Drive::Rate(args.rate);

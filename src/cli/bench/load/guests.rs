@@ -1,4 +1,4 @@
-//! Connections that become subscribers when it is known on which shard they are.
+//! Connections that become publishers or subscribers when it is known on which shard they are.
 
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ impl Load {
     }
 
     /// Makes a healthy subscriber of a guest.
-    pub(in crate::cli::bench) fn adopt(&mut self, mut guest: Connection) -> Result<(), CliError> {
+    pub(in crate::cli::bench) fn make_subscriber(&mut self, mut guest: Connection) -> Result<(), CliError> {
         let at = self.subscribers.len();
         let is_verifying = at.is_multiple_of(VERIFY_ONE_IN);
         let duty = Duty::Subscribe { is_verifying, credit: 0 };

@@ -1,0 +1,84 @@
+//! The pace of a scenario: what its publishers publish, how fast, and for how long that is measured.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::load::{Load, Totals};
+use super::process::CpuTime;
+use super::server::{Metrics, Server};
+use super::shape::Drive;
+use crate::cli::CliError;
+
+/// What is published, and for how long.
+#[derive(Debug, Args)]
+pub(super) struct PaceArgs {
+    /// Records a second, of all publishers together.
+    #[arg(long, value_name = "PER_SECOND", conflicts_with = "outstanding", value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
+    /// As fast as it goes, with so many publishes of each publisher unacknowledged.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    outstanding: Option<u64>,
+    /// State: so many keys take turns, the same for all publishers; 0: events.
+    #[arg(long, value_name = "KEYS", default_value_t = 0)]
+    pub(super) keyed: u64,
+    /// Bytes of each value.
+    #[arg(long, default_value_t = 128)]
+    pub(super) bytes: usize,
+    /// Seconds that are measured.
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Seconds before, which are not.
+    #[arg(long, default_value_t = 2.0)]
+    warm_up: f64,
+}
+
+/// What happened while it was measured.
+pub(super) struct Measured {
+    pub(super) seconds: f64,
+    /// Of the server.
+    pub(super) cpu: CpuTime,
+    /// Of all subscribers.
+    pub(super) totals: Totals,
+    /// Publishes.
+    pub(super) acknowledged: u64,
+    /// The server's, before and after.
+    pub(super) metrics: (Metrics, Metrics),
+}
+
+impl PaceArgs {
+    /// What was asked for; else `default`.
+    pub(super) fn drive(&self, default: Drive) -> Drive {
+        self.rate.map(Drive::Rate).or(self.outstanding.map(Drive::Outstanding)).unwrap_or(default)
+    }
+
+    /// Warms up, measures, and has everyone brought to the head.
+    pub(super) fn measure(&self, load: &mut Load, server: &Server, drive: Drive) -> Result<Measured, CliError> {
+        load.run_for(Duration::from_secs_f64(self.warm_up), drive)?;
+        let (totals, acknowledged, before) = (load.totals(), load.acknowledged(), server.metrics()?);
+        let (cpu, start) = (server.cpu_time()?, Instant::now());
+        load.observations.is_measuring = true;
+        load.run_for(Duration::from_secs_f64(self.seconds), drive)?;
+        load.observations.is_measuring = false;
+        let (seconds, cpu) = (start.elapsed().as_secs_f64(), server.cpu_time()? - cpu);
+        let (totals, acknowledged) = (load.totals() - totals, load.acknowledged() - acknowledged);
+        let metrics = (before, server.metrics()?);
+        load.drain()?;
+        Ok(Measured { seconds, cpu, totals, acknowledged, metrics })
+    }
+}
+
+impl Measured {
+    /// By how much a counter of the server grew.
+    pub(super) fn growth(&self, name: &str) -> u64 {
+        let (before, after) = &self.metrics;
+        (after.sum(name, "") - before.sum(name, "")) as u64
+    }
+
+    /// ... on each shard.
+    pub(super) fn growth_by_shard(&self, name: &str, shards: u32) -> Vec<u64> {
+        let (before, after) = &self.metrics;
+        let (before, after) = (before.by_shard(name, shards), after.by_shard(name, shards));
+        after.iter().zip(before).map(|(after, before)| after - before).collect()
+    }
+}
