@@ -1,7 +1,9 @@
 //! The load generator: one thread that publishes, reads everything, and looks at how old what everyone holds is.
 
 mod guests;
+mod publishing;
 mod returning;
+mod sums;
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,14 +18,14 @@ use super::connection::Connection;
 use super::dialect::{self, Duty, Observations, Peer, Role, Values};
 use super::failed;
 use super::feed::Feed;
-use super::ledger::{Balance, Sums};
 use super::options::CommonArgs;
-use super::payload::{Stopwatch, serial_of};
+use super::payload::Stopwatch;
 use super::publisher::Publisher;
 use super::server::{Metrics, Server};
 use super::shape::{Drive, Reading, Shape};
 use crate::cli::CliError;
-use crate::shard::Ledger;
+
+pub(super) use self::sums::Totals;
 
 /// One subscriber in so many verifies every record.
 pub(super) const VERIFY_ONE_IN: usize = 50;
@@ -46,27 +48,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Tokens of publishers: this, and those below.
 const FIRST_PUBLISHER: usize = usize::MAX - 1;
-
-/// Sums over all subscribers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Totals {
-    pub(super) delivered: u64,
-    /// Messages with records in them; of Tidegate, patches.
-    pub(super) messages: u64,
-    pub(super) bytes: u64,
-}
-
-impl std::ops::Sub for Totals {
-    type Output = Self;
-
-    fn sub(self, earlier: Self) -> Self {
-        Self {
-            delivered: self.delivered - earlier.delivered,
-            messages: self.messages - earlier.messages,
-            bytes: self.bytes - earlier.bytes,
-        }
-    }
-}
 
 /// Publishers, subscribers, and what they saw.
 pub(super) struct Load {
@@ -178,17 +159,6 @@ impl Load {
         Ok(load)
     }
 
-    /// Makes a publisher of a connection, which greeted as one.
-    pub(super) fn make_publisher(&mut self, mut connection: Connection, shape: &Shape) -> Result<(), CliError> {
-        let origin = self.publishers.len();
-        let interests = Interest::READABLE | Interest::WRITABLE;
-        let registry = self.poll.registry();
-        registry.register(&mut connection.stream, Token(FIRST_PUBLISHER - origin), interests).map_err(failed)?;
-        let serials = serial_of(origin as u32, 0);
-        self.publishers.push(Publisher::new(connection, serials, shape.bytes, shape.keys));
-        Ok(())
-    }
-
     fn subscribe_all(&mut self, server: &Server, options: &CommonArgs, shape: &Shape) -> Result<(), CliError> {
         for at in 0..shape.subscribers {
             self.subscribe(server, options, Reading::of(at, shape))?;
@@ -198,19 +168,6 @@ impl Load {
         }
         self.is_draining = false;
         Ok(())
-    }
-
-    /// Records published, as far as it is known: of what was recorded, as far as it was acknowledged.
-    pub(super) fn published(&self) -> u64 {
-        match self.feed {
-            Some(_) => self.publishers.iter().map(|one| one.connection.seen.cursor).sum(),
-            None => self.publishers.iter().map(|one| one.published).sum(),
-        }
-    }
-
-    /// Publishes that have not been acknowledged.
-    fn outstanding(&self) -> u64 {
-        self.publishers.iter().map(Publisher::outstanding).sum()
     }
 
     /// What is published of a recording.
@@ -356,53 +313,6 @@ impl Load {
         Ok(())
     }
 
-    /// Has a publisher queue a record that was due at `stamp`.
-    fn publish(&mut self, at: usize, stamp: u64) {
-        self.publishers[at].publish(stamp);
-        if let Some(history) = &mut self.history {
-            history.note(stamp);
-        }
-    }
-
-    /// Publishes what is due by now; says when something is due next, if that is a matter of time.
-    fn publish_due(&mut self, drive: Drive, start: Instant, sent: &mut u64) -> Result<Option<Instant>, CliError> {
-        let next = match drive {
-            Drive::Rest => return Ok(None),
-            Drive::Feed => {
-                let feed = self.feed.as_mut().expect("it was connected with one");
-                let Publisher { connection, published, .. } = &mut self.publishers[0];
-                let (publishes, next) = feed.publish_due(connection.queue())?;
-                *published += publishes;
-                next
-            }
-            Drive::Rate(rate) => {
-                // Stamped with the moment that it was due, so that being late counts.
-                let (elapsed, now) = (start.elapsed(), self.observations.clock.now());
-                let begun = now.saturating_sub(elapsed.as_nanos() as u64);
-                let due_at = |serial: u64| serial * 1_000_000_000 / rate;
-                let count = self.publishers.len() as u64;
-                while due_at(*sent) <= elapsed.as_nanos() as u64 {
-                    self.publish((*sent % count) as usize, begun + due_at(*sent));
-                    *sent += 1;
-                }
-                Some(start + Duration::from_nanos(due_at(*sent)))
-            }
-            Drive::Outstanding(limit) => {
-                let now = self.observations.clock.now();
-                for at in 0..self.publishers.len() {
-                    while self.publishers[at].outstanding() < limit {
-                        self.publish(at, now);
-                    }
-                }
-                None
-            }
-        };
-        for publisher in self.publishers.iter_mut().filter(|one| one.connection.has_to_write()) {
-            publisher.pump(&mut self.scratch, &mut self.observations).map_err(failed)?;
-        }
-        Ok(next)
-    }
-
     /// What is done by the clock: slow subscribers read what their rate allows, and credit goes out.
     fn tick(&mut self, now: Instant) -> Result<(), CliError> {
         let allowed = (now.duration_since(self.last_tick).as_secs_f64() * self.slow_rate as f64) as usize;
@@ -458,70 +368,6 @@ impl Load {
                 return Ok(());
             }
         }
-    }
-
-    /// Both ends' sums, after [`Load::drain`].
-    pub(super) fn balance(&self, server: &Server) -> Result<Balance, CliError> {
-        let published = self.published();
-        let mut clients = Ledger::default();
-        for Connection { seen, .. } in &self.subscribers {
-            let ledger = &seen.ledger;
-            clients.due += ledger.due;
-            clients.delivered += ledger.delivered;
-            clients.conflated += ledger.conflated;
-            clients.filtered += ledger.filtered;
-            clients.expired += ledger.expired;
-            clients.overrun += ledger.overrun;
-            clients.lost += ledger.lost;
-            if self.peer.is_some() {
-                clients.lost += published - seen.cursor;
-            }
-        }
-        let of_server = match self.peer {
-            Some(_) => None,
-            None => Some(Sums::of_server(&self.before, &server.metrics()?)),
-        };
-        Ok(Balance {
-            published,
-            subscribers: self.subscribers.len() as u64,
-            due: self.begun_at.iter().map(|begun| published - begun).sum(),
-            clients: clients.into(),
-            server: of_server,
-            misplaced: self.subscribers.iter().map(|one| one.seen.misplaced).sum(),
-        })
-    }
-
-    /// What all subscribers received so far.
-    pub(super) fn totals(&self) -> Totals {
-        self.subscribers.iter().fold(Totals::default(), |totals, one| Totals {
-            delivered: totals.delivered + one.seen.ledger.delivered,
-            messages: totals.messages + one.seen.messages,
-            bytes: totals.bytes + one.bytes,
-        })
-    }
-
-    /// How many are at `head` or beyond.
-    pub(super) fn current(&self, among: Range<usize>, head: u64) -> usize {
-        self.subscribers[among].iter().filter(|one| one.seen.cursor >= head).count()
-    }
-
-    /// Publishes acknowledged.
-    pub(super) fn acknowledged(&self) -> u64 {
-        self.publishers.iter().map(|one| one.connection.seen.acknowledged).sum()
-    }
-
-    /// Bytes that slow subscribers read so far.
-    pub(super) fn slow_bytes(&self) -> u64 {
-        let slow = self.subscribers.iter().zip(&self.reading).filter(|(_, reading)| **reading == Reading::Slow);
-        slow.map(|(one, _)| one.bytes).sum()
-    }
-
-    /// How many subscribers verified, how many records, and how many checksums.
-    pub(super) fn verified(&self) -> (usize, u64, u64) {
-        let verifiers = self.subscribers.iter().map(|one| &one.seen).filter(|seen| seen.is_verifying);
-        verifiers.fold((0, 0, 0), |(count, records, checksums), seen| {
-            (count + 1, records + seen.verified, checksums + seen.checksums)
-        })
     }
 }
 
