@@ -3,40 +3,27 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use crossbeam_channel::bounded;
-
 use crate::clock::Clock;
-use crate::config::{Config, Idle};
+use crate::config::Config;
 use crate::control::{Control, ControlConfig, ControlError, Signals};
-use crate::ids::ShardId;
-use crate::kernel::{
-    BootError, Held, Kernel, ListenOptions, Ring, RingConfig, RingHandle, Sharing, Wait, Waker, listen,
-};
-use crate::mesh::{self, MeshLimits};
+use crate::kernel::{BootError, Held, ListenOptions, Ring, listen};
 use crate::protocol::http::Endpoint;
-use crate::shard::{Admission, Report, Settings, Shard, ShardCommand, ShardHandle, inlets};
+use crate::shard::{Report, ShardCommand};
 use crate::topic::Homes;
 
 mod placement;
 mod publisher;
+mod shards;
 
+use self::shards::RunningShard;
 pub use placement::Placement;
 pub use publisher::{PublishError, Publisher, Receipt, Update};
 
 /// A panic in a shard ends the process with this code (`EX_SOFTWARE` of sysexits.h).
 pub const EXIT_BROKEN_INVARIANT: i32 = 70;
-/// Receive buffers of a shard and their size: what can arrive between two turns without a pause.
-const BUFFERS: u16 = 1_024;
-const BUFFER_BYTES: u32 = 4 * 1_024;
-/// A shard that spins looks so long for work before it parks.
-const SPIN: Duration = Duration::from_micros(50);
-
 /// Why the engine cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -100,12 +87,6 @@ pub struct Engine {
     publisher: Publisher,
 }
 
-#[derive(Debug)]
-struct RunningShard {
-    handle: ShardHandle,
-    thread: JoinHandle<Held>,
-}
-
 /// What an engine is started as, beside its configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Role {
@@ -138,9 +119,9 @@ impl Engine {
     /// What stands in the way.
     pub fn start_as(config: Config, role: Role) -> Result<Self, StartError> {
         let placement = Placement::choose(&config);
-        let (local_addr, listeners) = listeners(&config, &placement)?;
+        let (local_addr, listeners) = shards::listeners(&config, &placement)?;
         let (homes, clock) = (Homes { shards: placement.shards(), seed: rand::random() }, Clock::start());
-        let shards = start_shards(&config, role.endpoint, &placement, listeners, homes, clock)?;
+        let shards = shards::start(&config, role.endpoint, &placement, listeners, homes, clock)?;
         let control = ControlConfig {
             admin: config.admin,
             class_names: config.classes.iter().map(|class| class.name.clone()).collect(),
@@ -263,49 +244,6 @@ impl Drop for Engine {
     }
 }
 
-/// A listener for each shard. The first binds the port alone, so that a second engine on it is refused instead of taking half
-/// of the clients; then it shares it with the others.
-fn listeners(config: &Config, placement: &Placement) -> Result<(SocketAddr, Vec<TcpListener>), StartError> {
-    let shards = placement.shards();
-    let failed = |source| StartError::Listen { address: config.listen, source };
-    let options = ListenOptions {
-        sharing: if shards == 1 { Sharing::Alone } else { Sharing::First },
-        ..ListenOptions::default()
-    };
-    let first = listen(config.listen, options).map_err(failed)?;
-    let local_addr = first.local_addr().map_err(failed)?;
-    let mut listeners = vec![first];
-    for _ in 1..shards {
-        let options = ListenOptions { sharing: Sharing::Further, ..ListenOptions::default() };
-        listeners.push(listen(local_addr, options).map_err(failed)?);
-    }
-    if let Some(name) = &config.congestion {
-        for listener in &listeners {
-            // Accepted sockets inherit it.
-            socket2::SockRef::from(listener).set_tcp_congestion(name.as_bytes()).map_err(failed)?;
-        }
-    }
-    if config.incoming_cpu {
-        for (shard, listener) in (0..).map(ShardId).zip(&listeners) {
-            if let Some(cpu) = placement.cpu_of(shard) {
-                socket2::SockRef::from(listener).set_cpu_affinity(cpu).map_err(failed)?;
-            }
-        }
-    }
-    Ok((local_addr, listeners))
-}
-
-/// A shard's ring.
-fn ring_config(config: &Config) -> RingConfig {
-    RingConfig {
-        buffers: BUFFERS,
-        buffer_bytes: BUFFER_BYTES,
-        // One more for each that is told that there are too many.
-        max_sockets: config.limits.connections.saturating_add(1_024).min((1 << 26) - 1),
-        ..RingConfig::default()
-    }
-}
-
 /// Makes one ring as a shard would, and lets it go. Nothing else is started; a port of loopback is listened on meanwhile.
 ///
 /// # Errors
@@ -314,218 +252,8 @@ pub fn probe(config: &Config) -> Result<(), StartError> {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
     let listener =
         listen(address, ListenOptions::default()).map_err(|source| StartError::Listen { address, source })?;
-    Ok(Ring::new(ring_config(config), listener).map(drop)?)
-}
-
-/// What a shard's thread says when its ring is there.
-type Started = Result<(Arc<dyn Waker>, RingHandle), StartError>;
-
-fn start_shards(
-    config: &Config,
-    endpoint: Endpoint,
-    placement: &Placement,
-    listeners: Vec<TcpListener>,
-    homes: Homes,
-    clock: Clock,
-) -> Result<Vec<RunningShard>, StartError> {
-    let count = homes.shards;
-    let settings = Settings {
-        limits: config.limits.clone(),
-        classes: config.classes.clone(),
-        endpoint,
-        allowed_origins: config.allowed_origins.clone(),
-        trusted: config.trusted.clone(),
-        homes,
-        admission: Arc::new(Admission::new(count)),
-    };
-    let ring = ring_config(config);
-    // What nobody asked for may be refused.
-    let is_placed_by_hand = config.cpus.is_some();
-    let mut begun = Vec::new();
-    for (mesh, listener) in mesh::connect(count, MeshLimits::for_shards(count)).into_iter().zip(listeners) {
-        let (shard, settings, idle) = (mesh.shard(), settings.clone(), config.idle);
-        let core = placement.cpu_of(shard).map(|id| core_affinity::CoreId { id });
-        let (outlets, inlets) = inlets();
-        let (started, start) = bounded::<Started>(1);
-        let (peers_sender, peers) = bounded::<Vec<RingHandle>>(1);
-        let thread = std::thread::Builder::new()
-            .name(format!("tidegate-shard-{}", shard.0))
-            .spawn(move || {
-                if let Some(core) = core.filter(|&core| !core_affinity::set_for_current(core)) {
-                    if is_placed_by_hand {
-                        let _ = started.send(Err(StartError::Cpu { cpu: core.id }));
-                        return Held::default();
-                    }
-                    tracing::warn!(shard = shard.0, cpu = core.id, "pinning is refused: the shard runs on any CPU");
-                }
-                // The ring belongs to the thread that makes it.
-                let mut ring = match Ring::new(ring, listener) {
-                    Ok(ring) => ring,
-                    Err(error) => {
-                        let _ = started.send(Err(error.into()));
-                        return Held::default();
-                    }
-                };
-                let handle = match ring.handle() {
-                    Ok(handle) => handle,
-                    Err(error) => {
-                        let error = BootError::Other { step: "duplicating the ring's descriptor", error };
-                        let _ = started.send(Err(error.into()));
-                        return Held::default();
-                    }
-                };
-                let _ = started.send(Ok((ring.waker(), handle)));
-                // Without peers another shard failed to start.
-                let Ok(peers) = peers.recv() else { return Held::default() };
-                ring.connect(peers);
-                let seed = rand::random();
-                let shard_id = shard;
-                run(Shard::new(ring, settings, mesh, clock.epoch(), seed, inlets), shard_id, clock, idle)
-            })
-            .map_err(StartError::Thread)?;
-        begun.push((thread, outlets, start, peers_sender));
-    }
-    let mut shards = Vec::new();
-    let mut rings = Vec::new();
-    let mut senders = Vec::new();
-    for (thread, outlets, start, peers) in begun {
-        let started = start.recv().map_err(|_| StartError::Thread(io::Error::other("a shard ended at its start")))?;
-        let (waker, ring) = started?;
-        shards.push(RunningShard { handle: ShardHandle::new(outlets, waker), thread });
-        rings.push(ring);
-        senders.push(peers);
-    }
-    for sender in senders {
-        // It waits for this.
-        let _ = sender.send(rings.clone());
-    }
-    Ok(shards)
-}
-
-/// A shard's thread: turns, until a drain is over.
-fn run<K: Kernel>(mut shard: Shard<K>, id: ShardId, clock: Clock, idle: Idle) -> Held {
-    let mut turn = 0_u64;
-    let ended = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        let mut busy_until = clock.now();
-        while !shard.is_drained() {
-            turn += 1;
-            let begun = clock.now();
-            let wait = shard.prepare(begun);
-            let wait = shard.hand_over(wait);
-            let may_wait = idle == Idle::Park || clock.now() > busy_until;
-            shard.note_turn(clock.now().since(begun).as_nanos() as u64);
-            if wait == Wait::No {
-                busy_until = begun + SPIN;
-            }
-            shard.submit(if may_wait { wait } else { Wait::No })?;
-        }
-        io::Result::Ok(())
-    }));
-    match ended {
-        Ok(Ok(())) => shard.held(),
-        Ok(Err(error)) => {
-            tracing::error!(shard = id.0, turn, %error, "the ring is broken");
-            std::process::exit(EXIT_BROKEN_INVARIANT);
-        }
-        Err(_) => {
-            // The message and the place were printed by the panic itself.
-            let shard = id.0;
-            eprintln!(
-                "tidegate: shard {shard} panicked in turn {turn}; the engine ends, since its state cannot be trusted"
-            );
-            std::process::exit(EXIT_BROKEN_INVARIANT);
-        }
-    }
+    Ok(Ring::new(shards::ring_config(config), listener).map(drop)?)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::process::Command;
-
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::kernel::{Completion, Handed, KernelCounters, Received, SocketId, TcpInfo};
-
-    /// Nobody ever connects, and the third enter finds an invariant broken.
-    struct BreaksInTurnThree {
-        enters: u32,
-    }
-
-    impl Kernel for BreaksInTurnThree {
-        fn enter(&mut self, _: Wait) -> io::Result<()> {
-            self.enters += 1;
-            assert!(self.enters < 3, "an invariant is broken");
-            Ok(())
-        }
-
-        fn completion(&mut self) -> Option<Completion> {
-            None
-        }
-
-        fn held(&self) -> Held {
-            Held::default()
-        }
-
-        fn counters(&self) -> KernelCounters {
-            KernelCounters::default()
-        }
-
-        fn bytes(&mut self, _: &Received) -> &mut [u8] {
-            &mut []
-        }
-
-        fn tcp_info(&mut self, _: SocketId) -> Option<TcpInfo> {
-            None
-        }
-
-        fn release(&mut self, _: Received) {}
-        fn send(&mut self, _: SocketId, _: &[Bytes]) {}
-        fn await_writable(&mut self, _: SocketId) {}
-        fn pause_receive(&mut self, _: SocketId) {}
-        fn resume_receive(&mut self, _: SocketId) {}
-        fn finish(&mut self, _: SocketId) {}
-        fn close(&mut self, _: SocketId) {}
-        fn abort(&mut self, _: SocketId) {}
-        fn stop_accepting(&mut self) {}
-        fn pause_accept(&mut self) {}
-        fn resume_accept(&mut self) {}
-        fn ring(&mut self, _: u16) {}
-        fn hand_over(&mut self, _: SocketId) -> Option<Handed> {
-            None
-        }
-        fn adopt(&mut self, _: Handed) -> Option<SocketId> {
-            None
-        }
-    }
-
-    #[test]
-    fn a_second_engine_on_the_same_port_is_refused() {
-        let free = SocketAddr::from(([127, 0, 0, 1], 0));
-        let config = Config { listen: free, admin: free, ..Config::default() };
-        let first = Engine::embed(config.clone()).expect("the first one starts");
-        let second = Engine::embed(Config { listen: first.local_addr(), ..config });
-        assert!(matches!(second, Err(StartError::Listen { .. })), "{second:?}");
-        assert_eq!(first.shutdown(), Leftovers::default());
-    }
-
-    #[test]
-    #[ignore = "ends the process: started by the next test, in one of its own"]
-    fn a_shard_that_panics() {
-        let (_commands, receiver) = bounded(1);
-        let clock = Clock::start();
-        let shard = Shard::alone(BreaksInTurnThree { enters: 0 }, Settings::default(), clock.epoch(), 1, receiver);
-        run(shard, ShardId(0), clock, Idle::Park);
-    }
-
-    #[test]
-    fn a_panic_in_a_shard_ends_the_process_and_names_shard_and_turn() {
-        let child = Command::new(std::env::current_exe().expect("a test has a file"))
-            .args(["--exact", "engine::tests::a_shard_that_panics", "--ignored", "--nocapture"])
-            .output()
-            .expect("a test can be started");
-        assert_eq!(child.status.code(), Some(EXIT_BROKEN_INVARIANT));
-        let said = String::from_utf8_lossy(&child.stderr);
-        assert!(said.contains("shard 0 panicked in turn 3"), "{said}");
-    }
-}
+mod tests;

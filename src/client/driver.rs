@@ -8,25 +8,24 @@
 //! taking from the reader, and so the reader from the socket), the channels beside it by their length, publishes by
 //! [`Options::publishes_outstanding`].
 
-use std::collections::{HashMap, VecDeque};
+mod link;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use self::link::{Link, Outgoing, Ping, close};
 use super::backoff::Backoff;
-use super::raw::{RawConnection, RawMessage, RawReader, RawWriter};
+use super::raw::{RawConnection, RawMessage};
 use super::session::{Output, PublishId, Published, Session, SubscriptionId};
 use super::subscription::{Intake, Queued, Taken};
 use super::view::Delivery;
 use super::{ClientError, Options, Shared, Status, SubscribeOptions, wire};
 
-/// Frames between reader and driver, and between driver and writer: enough to hand over without a wake-up for each.
-const LINK_FRAMES: usize = 4;
 /// Pings that may wait for the application. With one marker at a time and a heartbeat every 25 s that is longer than
 /// a server keeps a stalled client.
 const PINGS_WAITING: usize = 16;
@@ -80,97 +79,12 @@ struct Publisher {
     _room: OwnedSemaphorePermit,
 }
 
-/// A connection with its two tasks, which end with it.
-struct Link {
-    incoming: mpsc::Receiver<Result<RawMessage, ClientError>>,
-    outgoing: mpsc::Sender<Outgoing>,
-    reader: JoinHandle<()>,
-    writer: JoinHandle<()>,
-    /// Patch bytes that the application took, and how many of them the session knows of.
-    taken_patch_bytes: Arc<AtomicU64>,
-    credited_bytes: u64,
-    pings: VecDeque<Ping>,
-    last_frame: Instant,
-    go_away: Option<wire::GoAway>,
-    /// The server's close frame came; ours is its answer.
-    is_closed: bool,
-}
-
-/// A ping that is answered when each of these queues has been taken so far.
-struct Ping {
-    payload: Bytes,
-    waits_for: Vec<(Arc<AtomicU64>, u64)>,
-}
-
-enum Outgoing {
-    Frame(wire::ClientFrame),
-    Pong(Bytes),
-    Close(u16),
-}
-
 /// Why a connection, or the wait for the next one, is over.
 enum End {
     /// Connect again; the reason, and how long the server asked to wait.
     Again(ClientError, Option<Duration>),
     ForGood(ClientError),
     Closed(Option<oneshot::Sender<()>>),
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.reader.abort();
-        self.writer.abort();
-    }
-}
-
-impl Link {
-    fn over(connection: RawConnection) -> Self {
-        let (incoming_tx, incoming) = mpsc::channel(LINK_FRAMES);
-        let (outgoing, outgoing_rx) = mpsc::channel(LINK_FRAMES);
-        let reader = tokio::spawn(read(connection.reader, incoming_tx));
-        let writer = tokio::spawn(write(connection.writer, outgoing_rx));
-        Self {
-            incoming,
-            outgoing,
-            reader,
-            writer,
-            taken_patch_bytes: Arc::default(),
-            credited_bytes: 0,
-            pings: VecDeque::new(),
-            last_frame: Instant::now(),
-            go_away: None,
-            is_closed: false,
-        }
-    }
-
-    fn has_pong(&self) -> bool {
-        self.pings
-            .front()
-            .is_some_and(|ping| ping.waits_for.iter().all(|(taken, needed)| taken.load(Ordering::Acquire) >= *needed))
-    }
-}
-
-async fn read(mut reader: RawReader, to_driver: mpsc::Sender<Result<RawMessage, ClientError>>) {
-    loop {
-        let message = reader.receive().await;
-        let is_last = matches!(message, Err(_) | Ok(RawMessage::Close { .. }));
-        if to_driver.send(message).await.is_err() || is_last {
-            return;
-        }
-    }
-}
-
-async fn write(mut writer: RawWriter, mut from_driver: mpsc::Receiver<Outgoing>) {
-    while let Some(outgoing) = from_driver.recv().await {
-        let result = match outgoing {
-            Outgoing::Frame(frame) => writer.send(&frame).await,
-            Outgoing::Pong(payload) => writer.pong(&payload).await,
-            Outgoing::Close(code) => writer.close(code, "").await,
-        };
-        if result.is_err() {
-            return; // the reader sees the broken connection too, and says what is wrong with it
-        }
-    }
 }
 
 impl Driver {
@@ -491,22 +405,6 @@ impl Driver {
             Some(Command::Authenticate(token)) => self.session.authenticate(token),
         }
         None
-    }
-}
-
-/// The close handshake (RFC 6455, section 7.1.2): begins it, or lets the answer to the server's go out.
-async fn close(link: &mut Link, is_ours: bool) {
-    if is_ours {
-        let _ = link.outgoing.send(Outgoing::Close(1000)).await;
-        while let Some(Ok(message)) = link.incoming.recv().await {
-            if matches!(message, RawMessage::Close { .. }) {
-                return;
-            }
-        }
-    } else if link.is_closed {
-        // Without a sender the writer ends when it has written what there is.
-        link.outgoing = mpsc::channel(1).0;
-        let _ = (&mut link.writer).await;
     }
 }
 

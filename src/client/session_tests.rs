@@ -2,6 +2,7 @@
 
 use super::wire::{client_frame::Body as Said, server_frame::Body};
 use super::*;
+use crate::client::SubscribeOptions;
 
 fn session() -> Session {
     Session::new("token".into(), "agent".into(), 0)
