@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use support::{Client, end, engine, event, keyed};
+use support::{Client, end, engine, event, keyed, wait_until};
 use tidegate::config::Shards;
 use tidegate::engine::{Engine, PublishError, Update};
 use tidegate::protocol::wire::{self, client_frame, server_frame::Body};
@@ -281,14 +281,6 @@ fn a_replica_without_subscribers_is_given_up_and_comes_back() {
         wait_until("replicas are given up", || engine.report().expect("they answer").gauges.replicas == 0);
     }
     end(engine);
-}
-
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begun = std::time::Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < support::LIMIT, "{what}");
-        std::thread::yield_now();
-    }
 }
 
 #[test]

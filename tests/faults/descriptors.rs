@@ -7,11 +7,12 @@ use tidegate::protocol::wire::{self, client_frame, server_frame::Body};
 
 use super::serve::Serve;
 use super::support::raw::Raw;
+use super::support::wait_until;
 use super::support::{LIMIT, read_head};
-use super::wait_until;
 
 const CLIENTS: usize = 100;
 const DESCRIPTORS: &str = "--nofile=64:64";
+/// That it does little while there is nothing it could do can only be seen by letting time pass; asking meanwhile would wake it.
 const LOOK: Duration = Duration::from_secs(3);
 
 /// What a client says at once, that is answered whenever it is accepted.

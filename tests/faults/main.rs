@@ -14,19 +14,6 @@ mod stalled;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::time::{Duration, Instant};
-
-use support::LIMIT;
-
-/// Waits until something holds.
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < LIMIT, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 /// A number from the environment.
 fn set_by(variable: &str, default: usize) -> usize {
     std::env::var(variable).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable} is a number")))

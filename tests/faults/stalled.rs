@@ -4,8 +4,9 @@ use tidegate::protocol::wire::{self, client_frame};
 
 use super::serve::Serve;
 use super::support::raw::Raw;
+use super::support::wait_until;
 use super::support::{Client, keyed};
-use super::{raise_descriptor_limit, set_by, wait_until};
+use super::{raise_descriptor_limit, set_by};
 
 const HEALTHY: usize = 10;
 const KEYS: usize = 40;

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use tidegate::shard::LimitHits;
 
 use super::support::raw::Raw;
+use super::support::wait_until;
 use super::support::{end, engine, read_head};
-use super::{hits, strict, wait_until};
+use super::{hits, strict};
 
 /// Insists that one more connection is told to come back later.
 fn is_refused(address: SocketAddr) {

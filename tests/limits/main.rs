@@ -16,9 +16,6 @@ mod support;
 mod tap;
 mod virtual_time;
 
-use std::time::Instant;
-
-use support::LIMIT;
 use tidegate::engine::Engine;
 use tidegate::limits::Limits;
 use tidegate::shard::LimitHits;
@@ -34,15 +31,6 @@ fn strict(change: impl FnOnce(&mut Limits)) -> Engine {
 /// What the engine counted so far.
 fn hits(engine: &Engine) -> LimitHits {
     engine.report().expect("the shard answers").counters.limit_hits
-}
-
-/// Waits until something holds.
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < LIMIT, "in vain: {what}");
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
 }
 
 /// Stops compiling when a limit is added: it has to get a test, or a reason here why it has none.

@@ -6,9 +6,10 @@ use tidegate::limits::PATCH_BYTES;
 use tidegate::protocol::wire::{Hello, Patch, Ping, Record, Subscribe, client_frame, server_frame::Body};
 use tidegate::shard::LimitHits;
 
+use super::hits;
 use super::support::raw::{BINARY, FIN, Heard, PING, Raw, envelope, masked};
+use super::support::wait_until;
 use super::support::{Client, end, engine, keyed};
-use super::{hits, wait_until};
 
 #[test]
 fn a_client_that_does_not_read_its_answers_is_not_read_from_until_it_does() {

@@ -11,8 +11,9 @@ use tidegate::shard::LimitHits;
 use tidegate::topic::TopicClass;
 
 use super::support::raw::{BINARY, FIN, Raw, envelope, masked};
+use super::support::wait_until;
 use super::support::{Client, end, engine, event, keyed};
-use super::{hits, strict, wait_until};
+use super::{hits, strict};
 
 /// Publishes what must be refused; returns the code and the sentence.
 fn refusal(client: &mut Client, topic: &str, records: Vec<Record>) -> (Code, String) {

@@ -6,7 +6,7 @@ pub mod raw;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -29,6 +29,16 @@ pub fn engine(change: impl FnOnce(&mut Config)) -> Engine {
     };
     change(&mut config);
     Engine::embed(config).expect("the engine starts")
+}
+
+/// Waits until something holds that can only be asked for: there is nothing that would say so by itself.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < LIMIT, "in vain: {what}");
+        // Not sooner again, so that asking is not what keeps the machine busy.
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Shuts an engine down and insists that nothing is left over.
