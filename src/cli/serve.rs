@@ -9,10 +9,10 @@ use super::print;
 use crate::config::{Config, Flag};
 use crate::engine::{Engine, StartError};
 
-/// The options of `serve`. A flag wins over its variable (`TIDEGATE_LISTEN`, …), and that over the file.
+/// What engine: the options that `serve` and `doctor` share.
 #[derive(Clone, Debug, Default, Args)]
-pub struct ServeArgs {
-    /// The configuration, in TOML; `--print-config` shows every setting.
+pub struct EngineArgs {
+    /// The configuration, in TOML; `serve --print-config` shows every setting.
     #[arg(long, value_name = "FILE", env = "TIDEGATE_CONFIG")]
     pub config: Option<PathBuf>,
     /// The public port [default: 127.0.0.1:8433].
@@ -33,6 +33,14 @@ pub struct ServeArgs {
     /// Serve more than loopback though nobody has to prove who they are.
     #[arg(long)]
     pub insecure: bool,
+}
+
+/// The options of `serve`. A flag wins over its variable (`TIDEGATE_LISTEN`, …), and that over the file.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ServeArgs {
+    /// Which engine.
+    #[command(flatten)]
+    pub engine: EngineArgs,
     /// Check the configuration, print every limit and what happens beyond it, and end.
     #[arg(long, conflicts_with = "print_config")]
     pub check: bool,
@@ -41,7 +49,7 @@ pub struct ServeArgs {
     pub print_config: bool,
 }
 
-impl ServeArgs {
+impl EngineArgs {
     /// The configuration from file, variables and these flags.
     ///
     /// # Errors
@@ -72,7 +80,7 @@ impl ServeArgs {
 /// # Errors
 /// If the configuration is wrong, or the engine cannot start.
 pub fn run(args: &ServeArgs) -> Result<(), CliError> {
-    let config = args.load()?;
+    let config = args.engine.load()?;
     if args.print_config {
         return print(&config.to_toml());
     }

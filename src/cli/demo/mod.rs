@@ -67,7 +67,7 @@ pub struct DemoArgs {
 impl DemoArgs {
     /// As `serve` has it; topic classes that fit the market, unless the file has its own.
     fn config(&self) -> Result<Config, CliError> {
-        let mut config = self.serve.load()?;
+        let mut config = self.serve.engine.load()?;
         if config.classes.len() == 1 {
             config.classes.splice(0..0, classes());
         }

@@ -20,7 +20,7 @@ use self::finding::{Diagnosis, Finding};
 use self::host::Host;
 use super::exit::{CliError, Exit};
 use super::print;
-use super::serve::ServeArgs;
+use super::serve::EngineArgs;
 use crate::config::Config;
 use crate::engine::{self, Placement};
 use crate::ids::ShardId;
@@ -37,24 +37,9 @@ It ends with 0 if there is nothing to do, with 9 if something is advised, and if
 it would end with: 8 without io_uring, 3 or 4 where the configuration asks for what this host does not have. Scripts find each \
 subject by its name in --json.")]
 pub struct DoctorArgs {
-    /// The configuration that is meant to run here, in TOML.
-    #[arg(long, value_name = "FILE", env = "TIDEGATE_CONFIG")]
-    pub config: Option<PathBuf>,
-    /// The public port [default: 127.0.0.1:8433].
-    #[arg(long, value_name = "ADDRESS")]
-    pub listen: Option<String>,
-    /// Threads that serve: "auto", one for each CPU, or how many [default: auto].
-    #[arg(long, value_name = "auto|N")]
-    pub shards: Option<String>,
-    /// CPUs that shards are pinned to, such as 0-3,6.
-    #[arg(long, value_name = "CPUS")]
-    pub cpus: Option<String>,
-    /// What a shard without work does [default: park].
-    #[arg(long, value_name = "park|spin")]
-    pub idle: Option<String>,
-    /// As for `serve`: listens on more than loopback.
-    #[arg(long)]
-    pub insecure: bool,
+    /// The engine that is meant to run here.
+    #[command(flatten)]
+    pub engine: EngineArgs,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -64,13 +49,6 @@ pub struct DoctorArgs {
     /// Look at copies of /proc and /sys below DIR. Making a ring is not tried then.
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
-}
-
-impl DoctorArgs {
-    fn load(&self) -> Result<Config, CliError> {
-        let Self { config, listen, shards, cpus, idle, insecure, .. } = self.clone();
-        ServeArgs { config, listen, shards, cpus, idle, insecure, ..ServeArgs::default() }.load()
-    }
 }
 
 /// What the host is judged for.
@@ -145,7 +123,7 @@ fn examine(host: &Host, plan: &Plan) -> Diagnosis {
 /// # Errors
 /// If the configuration is wrong, or nothing can be looked at.
 pub fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
-    let config = args.load()?;
+    let config = args.engine.load()?;
     let host = Host::new(args.root.clone().unwrap_or_else(|| "/".into()));
     if host.allowed_cpus().is_empty() {
         let root = args.root.as_deref().unwrap_or("/".as_ref());

@@ -130,8 +130,76 @@ impl Drop for Fake {
     }
 }
 
-/// A file changed, and what must be found then: subject, verdict, a part of what was found, a part of what to do.
-type Provoked = (&'static str, &'static str, &'static str, Verdict, &'static str, &'static str);
+/// One row a line: a file, and what it says instead; the subject that is not fine then, and its verdict; a part of what was found,
+/// and a part of what to do.
+const PROVOKED: &str = r"
+proc/sys/kernel/osrelease | 5.15.0-generic | kernel | fatal | 5.15 | newer kernel
+proc/sys/kernel/osrelease | 6.0.19 | kernel | fatal | 6.0 | 6.1
+proc/sys/kernel/io_uring_disabled | 2 | io_uring_disabled | fatal | nobody | sysctl kernel.io_uring_disabled=0
+proc/sys/kernel/io_uring_disabled | 1 | io_uring_disabled | fatal | not in it | io_uring_group
+proc/sys/fs/nr_open | 100000 | file-max | advice | 100000 for one | fs.nr_open
+proc/sys/fs/file-max | 90000 | file-max | advice | 90000 for all | fs.file-max
+proc/sys/net/core/somaxconn | 128 | somaxconn | advice | 128 | net.core.somaxconn=4096
+sys/fs/cgroup/system.slice/tidegate.service/cpu.max | 150000 100000 | CPU quota | advice | 1.50 CPUs | AllowedCPUs
+sys/fs/cgroup/system.slice/cpu.max | 50000 100000 | CPU quota | advice | 0.50 CPUs | cpuset-cpus
+sys/fs/cgroup/cpu.max | 400000 100000 | CPU quota | note | 4.00 CPUs | AllowedCPUs
+sys/devices/system/cpu/cpu2/topology/thread_siblings_list | 1-2 | SMT siblings | advice | 1 of 2 | --cpus 1
+sys/devices/system/cpu/isolated | 2-3 | isolated CPUs | advice | pinned to 3 | --cpus 2-3
+sys/devices/system/cpu/cpu2/cpufreq/scaling_governor | powersave | governor | advice | powersave on CPU 2 | cpupower
+sys/devices/system/clocksource/clocksource0/current_clocksource | hpet | clock source | advice | hpet | available_clocksource
+proc/cpuinfo | flags\t\t: fpu hypervisor tsc | virtualisation | note | guest | dedicated
+proc/stat | cpu  1000 0 500 8000 10 0 20 500 0 0 | steal | advice | 5.0 % | dedicated
+proc/irq/30/effective_affinity_list | 2 | interrupts | advice | 1 of 2 in use are misplaced: 30 | tuning/isolate --cpus 1-2`
+proc/irq/31/smp_affinity_list | 0-3 | interrupts | advice | 31 | tuning/isolate
+proc/88/comm | irqbalance | irqbalance | advice | runs | IRQBALANCE_BANNED_CPULIST=1-2
+sys/kernel/mm/transparent_hugepage/enabled | [always] madvise never | THP | note | always | echo madvise
+proc/meminfo | MemAvailable: 30000000 kB\nHugePages_Total: 64\nHugePages_Free: 60\n | huge pages | note | 64 reserved, 60 | nr_hugepages
+proc/meminfo | MemAvailable: 1000000 kB\n | memory | advice | 976 MiB (available) | connections
+sys/fs/cgroup/system.slice/memory.max | 1073741824 | memory | advice | 1024 MiB (the cgroup's limit) | MemoryMax
+proc/sys/net/ipv4/tcp_migrate_req | 0 | tcp_migrate_req | advice | 2 listeners | tcp_migrate_req=1
+proc/sys/net/ipv4/ip_local_port_range | 1024 65535 | local ports | advice | 8433 | ip_local_reserved_ports=8433
+proc/sys/net/ipv4/ip_local_port_range | 50000 60999 | local ports | note | 11000 connections | ip_local_port_range
+proc/sys/fs/nr_open | 500255 | file-max | advice | 500255 for one | at least 500256
+proc/sys/net/core/somaxconn | 4095 | somaxconn | advice | 4095 | net.core.somaxconn=4096
+proc/stat | cpu  1000 0 500 8000 10 0 20 107 0 0 | steal | advice | 1.1 % | at most 1 %
+proc/sys/net/ipv4/ip_local_port_range | 33001 60999 | local ports | note | 27999 connections | ip_local_port_range
+proc/meminfo | MemAvailable: 2197265 kB\n | memory | advice | 2145 MiB (available) | 2145 MiB
+sys/devices/system/clocksource/clocksource0/current_clocksource | acpi_pm | clock source | advice | acpi_pm | kvm-clock
+";
+
+/// A file, and what it says instead, which is just enough, or concerns no shard.
+const ENOUGH: &str = r"
+sys/class/net/eth0/device/numa_node | -1
+proc/sys/kernel/osrelease | 6.1.0-13-amd64
+proc/sys/fs/nr_open | 500256
+proc/sys/fs/file-max | 500256
+sys/fs/cgroup/system.slice/tidegate.service/memory.max | 2250000000
+proc/meminfo | MemAvailable: 2197266 kB\n
+proc/stat | cpu  1000 0 500 8000 10 0 20 87 0 0
+proc/sys/net/ipv4/ip_local_port_range | 33000 60999
+sys/devices/system/clocksource/clocksource0/current_clocksource | kvm-clock
+sys/devices/system/clocksource/clocksource0/current_clocksource | arch_sys_counter
+sys/devices/system/clocksource/clocksource0/current_clocksource | hyperv_clocksource_tsc_page
+sys/kernel/mm/transparent_hugepage/enabled | always madvise [never]
+sys/devices/system/cpu/cpu3/cpufreq/scaling_governor | powersave
+sys/devices/system/cpu/cpu3/topology/thread_siblings_list | 2-3
+proc/irq/9/effective_affinity_list | 1
+proc/self/comm | irqbalance
+proc/cpuinfo | model name\t: hypervisor\nflags\t\t: fpu tsc
+sys/fs/cgroup/user.slice/cpu.max | 50000 100000
+";
+
+/// The columns of each row, with `\n` and `\t` for what they stand for.
+fn rows<const COLUMNS: usize>(table: &str) -> Vec<[String; COLUMNS]> {
+    let columns = |row: &str| -> Vec<String> {
+        row.split(" | ").map(|column| column.replace("\\n", "\n").replace("\\t", "\t")).collect()
+    };
+    table
+        .trim()
+        .lines()
+        .map(|row| columns(row).try_into().unwrap_or_else(|_| panic!("not {COLUMNS} columns: {row}")))
+        .collect()
+}
 
 const NO_IO_URING: Verdict = Fatal(Exit::NoIoUring);
 
@@ -151,117 +219,40 @@ fn a_well_set_up_host_has_nothing_to_be_told() {
 
 #[test]
 fn each_thing_that_is_wrong_is_found_and_nothing_else() {
-    let provoked: &[Provoked] = &[
-        ("proc/sys/kernel/osrelease", "5.15.0-generic", "kernel", NO_IO_URING, "5.15", "newer kernel"),
-        ("proc/sys/kernel/osrelease", "6.0.19", "kernel", NO_IO_URING, "6.0", "6.1"),
-        (
-            "proc/sys/kernel/io_uring_disabled",
-            "2",
-            "io_uring_disabled",
-            NO_IO_URING,
-            "nobody",
-            "sysctl kernel.io_uring_disabled=0",
-        ),
-        ("proc/sys/kernel/io_uring_disabled", "1", "io_uring_disabled", NO_IO_URING, "not in it", "io_uring_group"),
-        ("proc/sys/fs/nr_open", "100000", "file-max", Advice, "100000 for one", "fs.nr_open"),
-        ("proc/sys/fs/file-max", "90000", "file-max", Advice, "90000 for all", "fs.file-max"),
-        ("proc/sys/net/core/somaxconn", "128", "somaxconn", Advice, "128", "net.core.somaxconn=4096"),
-        (
-            "sys/fs/cgroup/system.slice/tidegate.service/cpu.max",
-            "150000 100000",
-            "CPU quota",
-            Advice,
-            "1.50 CPUs",
-            "AllowedCPUs",
-        ),
-        ("sys/fs/cgroup/system.slice/cpu.max", "50000 100000", "CPU quota", Advice, "0.50 CPUs", "cpuset-cpus"),
-        ("sys/fs/cgroup/cpu.max", "400000 100000", "CPU quota", Note, "4.00 CPUs", "AllowedCPUs"),
-        (
-            "sys/devices/system/cpu/cpu2/topology/thread_siblings_list",
-            "1-2",
-            "SMT siblings",
-            Advice,
-            "1 of 2",
-            "--cpus 1",
-        ),
-        ("sys/devices/system/cpu/isolated", "2-3", "isolated CPUs", Advice, "pinned to 3", "--cpus 2-3"),
-        (
-            "sys/devices/system/cpu/cpu2/cpufreq/scaling_governor",
-            "powersave",
-            "governor",
-            Advice,
-            "powersave on CPU 2",
-            "cpupower",
-        ),
-        (
-            "sys/devices/system/clocksource/clocksource0/current_clocksource",
-            "hpet",
-            "clock source",
-            Advice,
-            "hpet",
-            "available_clocksource",
-        ),
-        ("proc/cpuinfo", "flags\t\t: fpu hypervisor tsc", "virtualisation", Note, "guest", "dedicated"),
-        ("proc/stat", "cpu  1000 0 500 8000 10 0 20 500 0 0", "steal", Advice, "5.0 %", "dedicated"),
-        (
-            "proc/irq/30/effective_affinity_list",
-            "2",
-            "interrupts",
-            Advice,
-            "1 of 2 in use are misplaced: 30",
-            "tuning/isolate --cpus 1-2`",
-        ),
-        ("proc/irq/31/smp_affinity_list", "0-3", "interrupts", Advice, "31", "tuning/isolate"),
-        ("proc/88/comm", "irqbalance", "irqbalance", Advice, "runs", "IRQBALANCE_BANNED_CPULIST=1-2"),
-        ("sys/class/net/eth0/device/numa_node", "-1", "", Fine, "", ""),
-        ("sys/kernel/mm/transparent_hugepage/enabled", "[always] madvise never", "THP", Note, "always", "echo madvise"),
-        (
-            "proc/meminfo",
-            "MemAvailable: 30000000 kB\nHugePages_Total: 64\nHugePages_Free: 60\n",
-            "huge pages",
-            Note,
-            "64 reserved, 60",
-            "nr_hugepages",
-        ),
-        ("proc/meminfo", "MemAvailable: 1000000 kB\n", "memory", Advice, "976 MiB (available)", "connections"),
-        (
-            "sys/fs/cgroup/system.slice/memory.max",
-            "1073741824",
-            "memory",
-            Advice,
-            "1024 MiB (the cgroup's limit)",
-            "MemoryMax",
-        ),
-        ("proc/sys/net/ipv4/tcp_migrate_req", "0", "tcp_migrate_req", Advice, "2 listeners", "tcp_migrate_req=1"),
-        (
-            "proc/sys/net/ipv4/ip_local_port_range",
-            "1024 65535",
-            "local ports",
-            Advice,
-            "8433",
-            "ip_local_reserved_ports=8433",
-        ),
-        (
-            "proc/sys/net/ipv4/ip_local_port_range",
-            "50000 60999",
-            "local ports",
-            Note,
-            "11000 connections",
-            "ip_local_port_range",
-        ),
-    ];
-    for (path, text, subject, verdict, found, how) in provoked {
+    for [path, text, subject, verdict, found, how] in rows(PROVOKED) {
         let fake = Fake::new();
-        fake.set(path, text);
-        if subject.is_empty() {
-            assert_eq!(fake.diagnosis(&[], Some(Ok(()))).exit(), Exit::Success, "{path}: {text}");
-            continue;
-        }
+        fake.set(&path, &text);
         let finding = fake.only(&[]);
-        assert_eq!((finding.subject, finding.verdict), (*subject, *verdict), "{path}: {text}");
-        assert!(finding.found.contains(found), "{found} in {}", finding.found);
-        assert!(format!("{} {}", finding.advised, finding.how).contains(how), "{how} in {finding:?}");
+        assert_eq!((finding.subject, finding.verdict.name()), (&*subject, &*verdict), "{path}: {text}");
+        assert!(finding.found.contains(&found), "{found} in {}", finding.found);
+        assert!(format!("{} {}", finding.advised, finding.how).contains(&how), "{how} in {finding:?}");
         assert!(!finding.advised.is_empty() && !finding.why.is_empty());
+        if finding.verdict.name() == "fatal" {
+            assert_eq!(finding.verdict, NO_IO_URING, "{path}: {text}");
+        }
+    }
+}
+
+#[test]
+fn what_is_just_enough_is_fine() {
+    for [path, text] in rows(ENOUGH) {
+        let fake = Fake::new();
+        fake.set(&path, &text);
+        let diagnosis = fake.diagnosis(&[], Some(Ok(())));
+        let complaints: Vec<_> = diagnosis.findings.iter().filter(|finding| finding.verdict != Fine).collect();
+        assert!(complaints.is_empty(), "{path}: {text}: {complaints:#?}");
+    }
+}
+
+#[test]
+fn locked_memory_is_enough_from_so_many_bytes_on() {
+    // Two shards take 352 KiB each, the control thread 64; twice that leaves room for a restart.
+    for (bytes, verdict) in [(786_431, NO_IO_URING), (786_432, Advice), (1_572_863, Advice), (1_572_864, Fine)] {
+        let fake = Fake::new();
+        fake.replace("proc/self/limits", "8388608              8388608", &format!("{bytes}              {bytes}"));
+        let diagnosis = fake.diagnosis(&[], Some(Ok(())));
+        let finding = diagnosis.findings.iter().find(|finding| finding.subject == "memlock");
+        assert_eq!(finding.map(|finding| finding.verdict), Some(verdict), "{bytes} bytes");
     }
 }
 
