@@ -162,6 +162,8 @@ proc/sys/net/ipv4/ip_local_port_range | 50000 60999 | local ports | note | 11000
 proc/sys/fs/nr_open | 500255 | file-max | advice | 500255 for one | at least 500256
 proc/sys/net/core/somaxconn | 4095 | somaxconn | advice | 4095 | net.core.somaxconn=4096
 proc/stat | cpu  1000 0 500 8000 10 0 20 107 0 0 | steal | advice | 1.1 % | at most 1 %
+proc/sys/net/ipv4/ip_local_port_range | 1024 8433 | local ports | advice | port 8433 is one of them | ip_local_reserved_ports=8433
+proc/sys/net/ipv4/ip_local_port_range | 8433 60999 | local ports | advice | port 8433 is one of them | ip_local_reserved_ports=8433
 proc/sys/net/ipv4/ip_local_port_range | 33001 60999 | local ports | note | 27999 connections | ip_local_port_range
 proc/meminfo | MemAvailable: 2197265 kB\n | memory | advice | 2145 MiB (available) | 2145 MiB
 sys/devices/system/clocksource/clocksource0/current_clocksource | acpi_pm | clock source | advice | acpi_pm | kvm-clock
@@ -337,7 +339,13 @@ fn placement_is_judged_as_it_is_configured() {
     assert_eq!(interrupts::affinity(&host, &plan).verdict, Fine);
     assert_eq!(cpus::quota(&host, &plan).verdict, Note);
     fake.set("sys/fs/cgroup/cpu.stat", "nr_periods 90\nnr_throttled 12\nthrottled_usec 5\n");
-    assert_eq!(cpus::quota(&host, &plan).verdict, Advice);
+    let finding = cpus::quota(&host, &plan);
+    assert_eq!(
+        (finding.verdict, finding.found.ends_with("made to wait 12 times")),
+        (Advice, true),
+        "{}",
+        finding.found
+    );
 }
 
 #[test]
@@ -363,6 +371,10 @@ fn interrupts_of_the_network_belong_to_shards_that_take_their_own_packets() {
     assert_eq!((finding.subject, finding.verdict), ("interrupts", Advice));
     assert!(finding.found.ends_with("misplaced: 31"), "{}", finding.found);
     assert!(finding.how.contains("--network-on-shards"));
+    // A virtio device's stand above it.
+    fs::remove_dir_all(fake.0.join("sys/class/net/eth0/device/msi_irqs")).expect("it is there");
+    fake.set("sys/class/net/eth0/msi_irqs/31", "msix");
+    assert!(fake.only(&[("incoming_cpu", "true")]).found.ends_with("misplaced: 31"));
     fake.set("proc/irq/31/smp_affinity_list", "2");
     // It was just moved, and has not come since.
     fake.set("proc/irq/31/effective_affinity_list", "3");
@@ -423,6 +435,12 @@ fn quotas_of_either_version_of_control_groups_are_seen() {
     assert_eq!(fake.diagnosis(&[], Some(Ok(()))).exit(), Exit::Success);
     fake.set("sys/fs/cgroup/memory/box/memory.limit_in_bytes", "1048576");
     assert_eq!(fake.only(&[]).subject, "memory");
+
+    // Both at once, with version 2 beside version 1.
+    let fake = Fake::new();
+    fake.set("proc/self/cgroup", "2:cpu:/box\n0::/box\n");
+    fake.set("sys/fs/cgroup/unified/box/cpu.max", "70000 100000");
+    assert!(fake.only(&[]).found.contains("0.70 CPUs"));
 }
 
 #[test]
