@@ -9,7 +9,7 @@ mod crowd;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use crowd::{Crowd, ROUNDS_PER_CONFIRMATION, event};
+use crowd::{Crowd, event};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -20,18 +20,7 @@ const MISSED: usize = 10;
 
 /// Everyone is at the head: one frame, made once.
 fn shared(crowd: &mut Crowd, rounds: u64) -> Duration {
-    let mut spent = Duration::ZERO;
-    for round in 0..rounds {
-        crowd.publish(&[vec![event(128)]]);
-        let start = Instant::now();
-        let sends = crowd.turns();
-        spent += start.elapsed();
-        assert_eq!(sends, crowd.subscribers() + 1);
-        if round % ROUNDS_PER_CONFIRMATION == 0 {
-            crowd.confirm();
-        }
-    }
-    spent
+    crowd.timed_rounds(rounds, &[vec![event(128)]])
 }
 
 /// Everyone is behind and wakes: a patch of its own for each, from a run that all share.

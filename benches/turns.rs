@@ -5,32 +5,15 @@
 
 mod crowd;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use crowd::{Crowd, ROUNDS_PER_CONFIRMATION, event, value};
-use tidegate::protocol::wire;
+use crowd::{Crowd, event, value};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const SUBSCRIBERS: [usize; 3] = [10, 100, 1_000];
-
-/// So many turns, each begun by these publishes.
-fn run(crowd: &mut Crowd, rounds: u64, publishes: &[Vec<wire::Record>]) -> Duration {
-    let mut spent = Duration::ZERO;
-    for round in 0..rounds {
-        crowd.publish(publishes);
-        let start = Instant::now();
-        let sends = crowd.turns();
-        spent += start.elapsed();
-        assert!(sends > crowd.subscribers());
-        if round % ROUNDS_PER_CONFIRMATION == 0 {
-            crowd.confirm();
-        }
-    }
-    spent
-}
 
 fn turns(c: &mut Criterion) {
     let one = vec![vec![event(128)]];
@@ -45,7 +28,7 @@ fn turns(c: &mut Criterion) {
             let mut crowd = None;
             group.bench_function(BenchmarkId::from_parameter(subscribers), |b| {
                 let crowd = crowd.get_or_insert_with(|| Crowd::new(subscribers));
-                b.iter_custom(|rounds| run(crowd, rounds, &publishes));
+                b.iter_custom(|rounds| crowd.timed_rounds(rounds, &publishes));
             });
         }
         group.finish();

@@ -24,6 +24,7 @@ pub use publisher::{PublishError, Publisher, Receipt, Update};
 
 /// A panic in a shard ends the process with this code (`EX_SOFTWARE` of sysexits.h).
 pub const EXIT_BROKEN_INVARIANT: i32 = 70;
+
 /// Why the engine cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {

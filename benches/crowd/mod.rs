@@ -9,7 +9,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -284,6 +284,22 @@ impl Crowd {
     pub fn deliver(&mut self, records: &[wire::Record]) -> u64 {
         self.publish(&[records.to_vec()]);
         self.turns()
+    }
+
+    /// So many turns, each begun by these publishes and bringing everyone to the head: how long they took.
+    pub fn timed_rounds(&mut self, rounds: u64, publishes: &[Vec<wire::Record>]) -> Duration {
+        let mut spent = Duration::ZERO;
+        for round in 0..rounds {
+            self.publish(publishes);
+            let start = Instant::now();
+            let sends = self.turns();
+            spent += start.elapsed();
+            assert_eq!(sends, self.subscribers + 1, "to each subscriber, and the answer");
+            if round % ROUNDS_PER_CONFIRMATION == 0 {
+                self.confirm();
+            }
+        }
+        spent
     }
 
     pub fn subscribers(&self) -> u64 {
