@@ -4,7 +4,7 @@ use crate::kernel::buffers;
 use crate::kernel::operation::MAX_SOCKETS;
 use crate::kernel::probe::BootError;
 
-/// The sizes of a [`Ring`].
+/// The sizes of a [`Ring`](super::Ring).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingConfig {
     /// Operations that one system call submits; more take several. A power of two.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The sizes of a [`Simulation`].
+/// The sizes of a [`Simulation`](super::Simulation).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SimulationConfig {
     /// All randomness comes from it.

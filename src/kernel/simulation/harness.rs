@@ -22,7 +22,7 @@ impl Simulation {
         self.network.now
     }
 
-    /// When something will happen that an [`Kernel::enter`] then reports, not before now; `None` if nothing will.
+    /// When something will happen that a [`Kernel::enter`](crate::kernel::Kernel::enter) then reports, not before now; `None` if nothing will.
     #[must_use]
     pub fn next_event(&self) -> Option<Moment> {
         if !self.shorts.is_empty() || !self.events.is_empty() || self.waker.0.load(Ordering::Acquire) {
