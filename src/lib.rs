@@ -37,7 +37,7 @@
 //! |---|---|---|
 //! | [`kernel`] | the seam to the operating system: operations and completions. All `unsafe` is here. [`kernel::Ring`] over io_uring, [`kernel::Simulation`] seeded | [`kernel::Kernel`], [`kernel::Completion`] |
 //! | [`protocol`] | bytes to messages and back, without IO: [`protocol::http`], [`protocol::websocket`], [`protocol::envelope`], [`protocol::frame`], [`protocol::close`] | [`protocol::websocket::Receiver`] |
-//! | [`session`] | one connection: alive, stalled or dead; how many messages it may send | [`session::Heartbeat`] |
+//! | [`session`] | one connection: alive, stalled or dead; how many messages it may send, and what it may be sent again | [`session::Heartbeat`] |
 //! | [`topic`] | names, patterns, classes; the log, its retention and its patches; the memory of sequences | [`topic::Log`], [`topic::Log::patch`] |
 //! | [`fanout`] | a topic's lists of subscribers, a connection's way out and its in-flight window | [`fanout::Channel`], [`fanout::Window`] |
 //! | [`mesh`] | the ways between shards: channels, and a doorbell that wakes only sleepers | [`mesh::Endpoint`] |
@@ -47,6 +47,7 @@
 //! | [`client`] | the Rust client, on tokio; builds without the engine (feature `client`) | the module's page |
 //! | [`cli`] | one file per command, and the exit codes | [`cli::Exit`] |
 //! | [`feed`] | recorded captures, and a simulated market that writes the same format: real input for `demo`, `replay` and tests | the module's page |
+//! | `fuzzing` | what the fuzzers check, each with an oracle of its own; built for tests and `fuzz/` only | `fuzzing/mod.rs` |
 //!
 //! What all of them use: [`clock`] (time is an argument, a [`clock::Moment`]), [`ids`] (newtypes), [`limits`] (every limit
 //! with its default), [`config`] (where settings come from). The wire contract is `proto/tidegate/v1/tidegate.proto`;
@@ -57,8 +58,9 @@
 //! Names without a link are private to [`shard`], in the file that stands beside them.
 //!
 //! 1. **In.** A multishot receive completes: [`kernel::Completion::Received`]. `Shard::reap` (`mod.rs`) hands the bytes, in the
-//!    buffer that they arrived in, to `Core::received` (`receive.rs`). [`protocol::websocket::Receiver`] unmasks them in place and lends a message;
-//!    [`protocol::envelope::decode`] makes a frame of it.
+//!    buffer that they arrived in, to `Core::received` (`receive.rs`). [`protocol::websocket::Receiver`] unmasks them in place and
+//!    lends a message; [`protocol::envelope::decode`] makes a frame of it. (What a program that embeds the engine publishes comes
+//!    without a socket, through [`engine::Publisher`], and goes on at the topic's home in step 2.)
 //! 2. **Applied.** `Core::dispatch` (`dispatch.rs`) sends a `Publish` to `Core::publish_admitted` (`publish.rs`), which parses each
 //!    record once ([`topic::NewRecord::parse`]) and hands them to the topic's home: this shard, or another by
 //!    [`shard::ShardMessage::Publish`]. There the sequence is checked ([`topic::Sequences`]), the topic found or made
@@ -79,12 +81,16 @@
 //! 7. **Confirmed.** The pong of the marker, or `Credit`, comes back on the same way as step 1, and
 //!    [`fanout::Window::confirm_mark`] makes room for more.
 //!
-//! Between shards, around it: `questions.rs` (a `Subscribe` or a shown session asks other shards first, and its client is not read from
-//! until they have answered), `directory.rs` (topics whose home is elsewhere), `admission.rs` (what all shards admit together).
+//! Around it, in the same folder:
 //!
-//! Around it: `accept.rs` (admission, the upgrade), `subscribe.rs` (subscriptions and the topics they match), `resubscribe.rs` (what is
-//! sent again), `deadlines.rs` (everything that happens because time passed, from one [`shard::wheel`]), `closing.rs` (how connections
-//! end), `core.rs` (what a shard owns), `report.rs` (what it tells the control thread).
+//! * of one shard: `core.rs` (what it owns), `connection.rs` (a connection as it holds it), `accept.rs` (admission, the upgrade),
+//!   `subscribe.rs` and `resubscribe.rs` (subscriptions, the topics they match, what is sent again), `deadlines.rs` (everything that
+//!   happens because time passed, from one [`shard::wheel`]), `closing.rs` (how connections end);
+//! * between shards: `message.rs` (what they say), `questions.rs` (a `Subscribe` or a shown session asks other shards first, and its
+//!   client is not read from until they have answered), `directory.rs` (topics whose home is elsewhere), `admission.rs` (what all
+//!   shards admit together);
+//! * to other threads: `handle.rs` (commands, the program's records), `counters.rs` and `report.rs` (what the control thread is told),
+//!   `journal.rs` (what a harness is told).
 //!
 //! # Invariants
 //!
@@ -104,7 +110,8 @@
 //! Deliberately absent:
 //!
 //! * **Queues of patches.** A connection holds answers and the rest of one cut frame; what it has still to be sent is a cursor.
-//! * **Locks, `Rc<RefCell>`, globals** in a shard. Other threads speak to it through one bounded channel ([`shard::ShardHandle`]).
+//! * **Locks, `Rc<RefCell>`, globals** in a shard. Other threads speak to it through bounded channels ([`shard::ShardHandle`]); all
+//!   that shards share are the counts of [`shard::Admission`], touched when a connection comes and when it goes.
 //! * **`async`** on the data path. The turn is a function; the control thread and the client are where futures live.
 //! * **Clocks** within a shard. `now` is read once a turn and passed down, so that whole shards run in virtual time.
 //! * **Per-client encoding.** Records are encoded when they are appended; a patch is a head and slices of what is there.
@@ -120,9 +127,22 @@
 //! | who is sent to first | `gather` and `offer_dirty` in `shard/flush/` |
 //! | how much a slow client is sent | [`fanout::Window`] |
 //! | a reason to close | `protocol/close.rs`, `shard/closing.rs` |
-//! | an operation of the kernel | [`kernel::Kernel`], and both implementations |
-//! | a metric | `control/metrics.rs` |
+//! | an operation of the kernel | [`kernel::Kernel`], both implementations, and `kernel/contract_tests.rs`, which holds them to one behaviour |
+//! | a metric | `control/metrics.rs`, and its row in `docs/operations.md` |
 //! | a command | a file in `cli/` |
+//! | a scenario of `tidegate bench` | a file in `cli/bench/`; another server's protocol: a file in `cli/bench/dialect/` |
+//!
+//! # Where it is tested
+//!
+//! | what may be wrong | what finds it |
+//! |---|---|
+//! | one module | its own tests, at the end of the file or beside it |
+//! | a shard's turn, under faults, from a seed | `tests/simulation`; all shards and the mesh between them: `tests/many_shards` |
+//! | what depends on the order of turns and timers | `tests/turns` |
+//! | what a client is told, and when | `tests/protocol_rules.rs`, `tests/protocol_document` (byte by byte), `tests/limits` |
+//! | who is sent what under pressure | `tests/pressure`, `tests/stalled.rs` |
+//! | the host: descriptors, slow and broken networks, long runs | `tests/faults`, `tests/soak`, `tests/idle.rs` |
+//! | what it costs | `benches/`, of which `benches/instructions/run` is not moved by other load on the machine |
 
 #![cfg_attr(not(feature = "server"), forbid(unsafe_code))]
 
