@@ -18,20 +18,30 @@ fn subscribed(client: &mut Client) -> wire::Subscribed {
     }
 }
 
+/// The `Error` that comes next, and how the connection ends behind it: its request, its code, the close code.
+fn refused(client: &mut Client) -> (u64, Code, u16) {
+    let frame = client.frame();
+    let Some(Body::Error(error)) = frame.body else { panic!("no Error but {:?}", frame.body) };
+    (frame.request, error.code(), client.try_frame().expect_err("it is closed").code())
+}
+
 // Connecting
 
 #[test]
 fn the_first_frame_is_hello_and_frames_are_binary() {
     let engine = engine(|_| {});
     let mut hasty = Client::connect(engine.local_addr());
-    hasty.send(client_frame::Body::Ping(wire::Ping::default()));
-    assert_eq!(hasty.error().code(), Code::Invalid);
-    assert_eq!(hasty.try_frame().expect_err("it is closed").code(), 1002);
+    let request = hasty.send(client_frame::Body::Ping(wire::Ping::default()));
+    assert_eq!(refused(&mut hasty), (request, Code::Invalid, 1002));
 
     let mut textual = Client::hello(engine.local_addr());
     textual.socket.send(Message::Text("{}".into())).expect("the connection is open");
-    assert_eq!(textual.error().code(), Code::Invalid);
-    assert_eq!(textual.try_frame().expect_err("it is closed").code(), 1003);
+    assert_eq!(refused(&mut textual), (0, Code::Invalid, 1003), "it is no frame that could be answered");
+
+    // A first frame that cannot be read names its request all the same, as far as that could.
+    let mut garbled = Client::connect(engine.local_addr());
+    garbled.socket.send(Message::Binary(Bytes::from_static(&[0x08, 9, 0x12, 0x7F]))).expect("the connection is open");
+    assert_eq!(refused(&mut garbled), (9, Code::Invalid, 1002));
     end(engine);
 }
 
@@ -39,9 +49,21 @@ fn the_first_frame_is_hello_and_frames_are_binary() {
 fn a_token_is_refused_where_none_can_be_checked() {
     let engine = engine(|_| {});
     let mut client = Client::connect(engine.local_addr());
-    client.send(client_frame::Body::Hello(wire::Hello { token: "x.y.z".into(), ..wire::Hello::default() }));
-    assert_eq!(client.error().code(), Code::Unauthenticated);
-    assert_eq!(client.try_frame().expect_err("it is closed").code(), 4502);
+    client.next_request = 5;
+    let hello = wire::Hello { token: "x.y.z".into(), ..wire::Hello::default() };
+    client.send(client_frame::Body::Hello(hello));
+    assert_eq!(refused(&mut client), (5, Code::Unauthenticated, 4502));
+    end(engine);
+}
+
+#[test]
+fn a_session_of_another_length_is_refused_as_the_answer_to_its_hello() {
+    let engine = engine(|_| {});
+    let mut client = Client::connect(engine.local_addr());
+    client.next_request = 6;
+    let hello = wire::Hello { session: Bytes::from_static(&[7; 15]), ..wire::Hello::default() };
+    client.send(client_frame::Body::Hello(hello));
+    assert_eq!(refused(&mut client), (6, Code::Invalid, 1002));
     end(engine);
 }
 
@@ -204,10 +226,10 @@ fn a_lasting_refusal_uses_its_number_up() {
 fn credit_is_for_those_who_asked_for_it() {
     let engine = engine(|_| {});
     let mut client = Client::hello(engine.local_addr());
-    client.send(client_frame::Body::Credit(wire::Credit { bytes: 1 }));
+    let request = client.send(client_frame::Body::Credit(wire::Credit { bytes: 1 }));
     let frame = client.frame();
     let Some(Body::Error(error)) = frame.body else { panic!("no Error") };
-    assert_eq!((error.code(), frame.request), (Code::Invalid, 0));
+    assert_eq!((error.code(), frame.request), (Code::Invalid, request));
     end(engine);
 }
 

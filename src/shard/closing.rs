@@ -17,9 +17,9 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 const RECONNECT_SPREAD_MS: u32 = 5_000;
 
 impl Core {
-    /// Says `Error`, then closes with `close`.
-    pub(super) fn fail(&mut self, index: u32, close: CloseCode, code: Code, message: &str) {
-        self.answer_error(index, 0, code, message, Duration::ZERO);
+    /// Says `Error`, then closes with `close`. `request`: of the frame that this answers; 0 if there is none.
+    pub(super) fn fail(&mut self, index: u32, request: u64, close: CloseCode, code: Code, message: &str) {
+        self.answer_error(index, request, code, message, Duration::ZERO);
         self.close_with(index, close, message);
     }
 

@@ -74,7 +74,7 @@ impl Core {
         if now >= self.at(index).deadline {
             self.counters.limit_hits.hello_time += 1;
             let code = CloseCode::HELLO_TIMEOUT;
-            return self.fail(index, code, Code::HeartbeatTimeout, "Hello did not come in time");
+            return self.fail(index, 0, code, Code::HeartbeatTimeout, "Hello did not come in time");
         }
         let connection = self.at(index);
         if connection.is_paused() {

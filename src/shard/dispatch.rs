@@ -26,11 +26,12 @@ impl Core {
         }
         if self.at(index).session.is_none() {
             self.counters.violations += 1;
-            return self.fail(index, CloseCode::PROTOCOL_ERROR, Code::Invalid, "the first frame must be Hello");
+            let message = "the first frame must be Hello";
+            return self.fail(index, request, CloseCode::PROTOCOL_ERROR, Code::Invalid, message);
         }
         // Credit is no request: it only lets the server go on.
         if let client_frame::Body::Credit(credit) = body {
-            return self.credit(index, credit.bytes);
+            return self.credit(index, request, credit.bytes);
         }
         if let client_frame::Body::Publish(publish) = body {
             return self.publish_admitted(index, request, publish);
@@ -83,7 +84,7 @@ impl Core {
         let now = self.now;
         let (per_second, burst) = (self.settings.limits.messages_per_second, self.settings.limits.message_burst);
         if self.at(index).rate.is_flooding(now, per_second, burst) {
-            self.fail(index, CloseCode::POLICY, Code::RateLimited, "far too many messages");
+            self.fail(index, request, CloseCode::POLICY, Code::RateLimited, "far too many messages");
         } else {
             let message = format!("at most {per_second} messages a second, {burst} at once");
             self.answer_error(index, request, Code::RateLimited, &message, retry);
@@ -96,14 +97,14 @@ impl Core {
         }
         if !hello.token.is_empty() {
             let message = "this engine has no token keys configured: connect without a token";
-            return self.fail(index, CloseCode::TOKEN_REFUSED, Code::Unauthenticated, message);
+            return self.fail(index, request, CloseCode::TOKEN_REFUSED, Code::Unauthenticated, message);
         }
         let asked = match (SessionId::parse(&hello.session), hello.session.is_empty()) {
             (asked, true) => asked,
             (Some(asked), false) => Some(asked),
             (None, false) => {
                 let message = format!("a session is {SESSION_ID_BYTES} bytes, as Welcome gave it");
-                return self.fail(index, CloseCode::PROTOCOL_ERROR, Code::Invalid, &message);
+                return self.fail(index, request, CloseCode::PROTOCOL_ERROR, Code::Invalid, &message);
             }
         };
         let Some(session) = asked else {
@@ -159,12 +160,12 @@ impl Core {
         self.arm(index, idle);
     }
 
-    fn credit(&mut self, index: u32, bytes: u64) {
+    fn credit(&mut self, index: u32, request: u64, bytes: u64) {
         let (now, target) = (self.now, self.settings.limits.freshness_target);
         let connection = self.at(index);
         if !connection.outlet.window.has_credit() {
             let message = "Credit without credit_bytes in Hello";
-            return self.answer_error(index, 0, Code::Invalid, message, Duration::ZERO);
+            return self.answer_error(index, request, Code::Invalid, message, Duration::ZERO);
         }
         connection.outlet.window.credit(bytes, now, target);
         self.make_due(index);

@@ -108,7 +108,7 @@ impl Core {
             (Message::Text(_), Endpoint::Tidegate) => {
                 self.counters.violations += 1;
                 let reason = "tidegate.v1 is binary: send protobuf in binary messages";
-                self.fail(index, CloseCode::UNSUPPORTED, Code::Invalid, reason);
+                self.fail(index, 0, CloseCode::UNSUPPORTED, Code::Invalid, reason);
             }
             (Message::Binary(bytes), Endpoint::Echo) => self.echo(index, Opcode::Binary, bytes),
             (Message::Text(bytes), Endpoint::Echo) => self.echo(index, Opcode::Text, bytes),
@@ -150,7 +150,7 @@ impl Core {
             }
         } else {
             self.counters.violations += 1;
-            self.fail(index, CloseCode::PROTOCOL_ERROR, malformed.code, malformed.reason);
+            self.fail(index, malformed.request, CloseCode::PROTOCOL_ERROR, malformed.code, malformed.reason);
         }
     }
 
@@ -166,7 +166,7 @@ impl Core {
         }
         if self.at(index).session.is_some() {
             let code = if violation.code == CloseCode::TOO_BIG { Code::TooLarge } else { Code::Invalid };
-            self.fail(index, violation.code, code, violation.reason);
+            self.fail(index, 0, violation.code, code, violation.reason);
         } else {
             self.close_with(index, violation.code, violation.reason);
         }

@@ -203,7 +203,10 @@ fn a_connection_has_so_many_messages_a_second() {
         assert_eq!(error.message, "at most 1 messages a second, 5 at once");
         assert!((1..=5_000).contains(&error.retry_after_ms), "{}", error.retry_after_ms);
     }
-    assert_eq!(client.error(), (Code::RateLimited, "far too many messages".to_owned()));
+    let frame = client.frame();
+    let Some(server_frame::Body::Error(error)) = frame.body else { panic!("{frame:?}") };
+    assert_eq!((frame.request, error.code()), (11, Code::RateLimited));
+    assert_eq!(error.message, "far too many messages");
     assert_eq!(client.closed(), 1008);
     assert_eq!(hits(&engine), LimitHits { messages_per_second: 6, ..LimitHits::default() });
     end(engine);
