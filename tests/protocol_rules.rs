@@ -68,6 +68,29 @@ fn a_session_of_another_length_is_refused_as_the_answer_to_its_hello() {
 }
 
 #[test]
+fn who_shows_the_session_of_a_connection_that_stands_has_it_even_if_nothing_was_published() {
+    let engine = engine(|_| {});
+    let (mut first, welcome) = Client::hello_with(engine.local_addr(), wire::Hello::default());
+    let hello = wire::Hello { session: welcome.session.clone(), ..wire::Hello::default() };
+    let (second, again) = Client::hello_with(engine.local_addr(), hello.clone());
+    assert_eq!(again.session, welcome.session, "no sequence of it is forgotten");
+    let Body::GoAway(go_away) = first.body() else { panic!("no GoAway") };
+    assert_eq!(go_away.reason(), Code::TakenOver);
+    assert_eq!(first.try_frame().expect_err("it is closed").code(), 4500);
+
+    // Once nobody holds it nothing is known of it.
+    drop((first, second));
+    let begun = std::time::Instant::now();
+    while engine.report().expect("the shards answer").gauges.connections > 0 {
+        assert!(begun.elapsed() < support::LIMIT, "both are gone");
+        std::thread::yield_now();
+    }
+    let (_third, fresh) = Client::hello_with(engine.local_addr(), hello);
+    assert_ne!(fresh.session, welcome.session);
+    end(engine);
+}
+
+#[test]
 fn a_session_is_taken_over_and_kept_only_if_its_sequences_are_known() {
     let engine = engine(|_| {});
     let (mut first, welcome) = Client::hello_with(engine.local_addr(), wire::Hello::default());

@@ -191,6 +191,22 @@ fn a_session_is_taken_over_wherever_it_lives_and_its_sequences_with_it() {
 }
 
 #[test]
+fn a_session_that_has_published_nothing_is_taken_over_wherever_it_lives() {
+    let engine = shards(4);
+    let hello = |session: bytes::Bytes| wire::Hello { session, ..wire::Hello::default() };
+    let (mut holder, welcome) = Client::hello_with(engine.local_addr(), hello(bytes::Bytes::new()));
+    for round in 0..12 {
+        let (next, again) = Client::hello_with(engine.local_addr(), hello(welcome.session.clone()));
+        assert_eq!(again.session, welcome.session, "round {round}");
+        let Body::GoAway(go_away) = holder.body() else { panic!("no GoAway in round {round}") };
+        assert_eq!(go_away.reason(), wire::Code::TakenOver);
+        assert_eq!(holder.try_frame().expect_err("it is closed").code(), 4500);
+        holder = next;
+    }
+    end(engine);
+}
+
+#[test]
 fn a_publisher_that_asks_for_too_much_is_held_back_by_a_home_elsewhere() {
     let engine = engine(|config| {
         config.shards = Shards::Count(4);

@@ -101,14 +101,13 @@ impl Core {
         }
     }
 
-    /// Another connection shows this session's id: the one that holds it goes. Whether it published with sequences to other shards.
+    /// Another connection shows this session's id: the one that holds it goes. Whether there was one.
     pub(super) fn take_over(&mut self, session: SessionId) -> bool {
         // Taken out first: the session goes on, so its end must not be told.
         let Some(socket) = self.sessions.remove(&session) else { return false };
         self.counters.takeovers += 1;
-        let published_elsewhere = self.at(socket.index).has_sequences_elsewhere;
         self.send_taken_over(socket.index);
-        published_elsewhere
+        true
     }
 
     pub(super) fn send_taken_over(&mut self, index: u32) {

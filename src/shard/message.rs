@@ -198,8 +198,8 @@ pub(super) enum Operation {
         at: Moment,
         knowledge: Knowledge,
     },
-    /// A Hello whose session another connection showed meanwhile.
-    TakenOver,
+    /// A Hello whose session another connection showed meanwhile. What it is still told of that is for its taker, if that waits here.
+    TakenOver(SessionId),
     /// A Subscribe to this topic or pattern that went on without every answer. One whose position a replica here had not reached is answered
     /// when the home has told.
     Subscribed(String),
@@ -216,11 +216,7 @@ impl Operation {
     /// Adds what another shard knows.
     pub(super) fn add(&mut self, more: Knowledge) {
         if let Self::Hello { knowledge, .. } | Self::Welcomed { knowledge, .. } = self {
-            *knowledge = match (*knowledge, more) {
-                (Knowledge::Incomplete, _) | (_, Knowledge::Incomplete) => Knowledge::Incomplete,
-                (Knowledge::Complete, _) | (_, Knowledge::Complete) => Knowledge::Complete,
-                (Knowledge::Nothing, Knowledge::Nothing) => Knowledge::Nothing,
-            };
+            *knowledge = knowledge.and(more);
         }
     }
 }

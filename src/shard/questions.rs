@@ -56,8 +56,8 @@ impl Core {
                     // Whoever holds it here showed it later, and keeps it.
                     self.knowledge(session)
                 } else {
-                    self.drop_claim(session);
-                    self.let_go(session, at)
+                    let of_claim = self.drop_claim(session);
+                    self.let_go(session, at).and(of_claim)
                 };
                 self.mesh.push(from, ShardMessage::Claimed { question, knowledge }, 0);
             }
@@ -107,14 +107,19 @@ impl Core {
     }
 
     /// Asks everyone about a session, and has them let it go.
-    pub(super) fn ask_everyone(&mut self, index: u32, session: SessionId, operation: Operation) -> Option<Operation> {
+    pub(super) fn ask_everyone(
+        &mut self,
+        index: u32,
+        session: SessionId,
+        mut operation: Operation,
+    ) -> Option<Operation> {
         let others: Vec<_> = self.others().collect();
         if others.is_empty() {
             return Some(operation);
         }
-        let question = self.hold(index, others, operation);
         // Of two that show a session here the later has it.
-        self.drop_claim(session);
+        operation.add(self.drop_claim(session));
+        let question = self.hold(index, others, operation);
         self.claims.insert(session, question);
         // It was said; the answers may take what time they take.
         self.at(index).deadline = Moment::NEVER;
@@ -182,7 +187,7 @@ impl Core {
             Operation::Hello { session, knowledge, .. } => {
                 Operation::Welcomed { session: *session, knowledge: *knowledge }
             }
-            Operation::TakenOver | Operation::Subscribed(_) | Operation::Welcomed { .. } => return,
+            Operation::TakenOver(_) | Operation::Subscribed(_) | Operation::Welcomed { .. } => return,
         };
         let mut operation = std::mem::replace(&mut pending.operation, rest);
         let connection = pending.connection;
@@ -202,25 +207,34 @@ impl Core {
         })
     }
 
-    /// Another connection shows the session of one that waits to be welcomed: that one goes.
-    fn drop_claim(&mut self, session: SessionId) {
-        let Some(question) = self.claims.remove(&session) else { return };
+    /// Another connection shows the session of one that waits to be welcomed: that one goes. What it had been told of the session: whoever
+    /// held that has let it go already.
+    fn drop_claim(&mut self, session: SessionId) -> Knowledge {
+        let Some(question) = self.claims.remove(&session) else { return Knowledge::Nothing };
         let pending = self.pending.get_mut(&question).expect("a claim lasts as long as its question");
-        let claim = std::mem::replace(&mut pending.operation, Operation::TakenOver);
+        let claim = std::mem::replace(&mut pending.operation, Operation::TakenOver(session));
         let socket = pending.connection;
-        if matches!(claim, Operation::Welcomed { .. }) {
-            return; // It holds the session, and lets it go as one that does.
-        }
+        // One that was welcomed holds the session, and lets it go as one that does.
+        let Operation::Hello { knowledge, .. } = claim else { return Knowledge::Nothing };
         if self.connection(socket).is_some_and(|connection| connection.is_open()) {
             self.counters.takeovers += 1;
             self.send_taken_over(socket.index);
         }
+        knowledge
     }
 
     /// One answer came; with the last one the client's operation goes on.
     fn answered(&mut self, from: ShardId, question: u64, knowledge: Knowledge) {
         let pending = self.pending.get_mut(&question).expect("each answer is to a question that was asked");
         pending.operation.add(knowledge);
+        if let Operation::TakenOver(session) = pending.operation
+            && let Some(taker) = self.claims.get(&session)
+        {
+            // The connection that the first of them made let go is gone when the taker asks.
+            let taker = self.pending.get_mut(taker).expect("a claim lasts as long as its question");
+            taker.operation.add(knowledge);
+        }
+        let pending = self.pending.get_mut(&question).expect("it was just there");
         pending.missing.retain(|shard| *shard != from);
         if !pending.missing.is_empty() {
             return self.pass_over_the_silent(question);
@@ -232,7 +246,7 @@ impl Core {
         }
         match operation {
             // Its connection is closing; or, welcomed before this answer came, holds the session until its taker is welcomed.
-            Operation::TakenOver => {}
+            Operation::TakenOver(_) => {}
             Operation::Subscribed(topic) => self.heed_late_home(&topic),
             Operation::Welcomed { session, knowledge } => self.heed_late_knowledge(connection, session, knowledge),
             operation => self.go_on(connection, operation),
@@ -276,7 +290,7 @@ impl Core {
             Operation::Hello { request, credit_bytes, session, at, knowledge } => {
                 self.welcome(index, request, credit_bytes, Some((session, at)), knowledge);
             }
-            Operation::TakenOver | Operation::Subscribed(_) | Operation::Welcomed { .. } => {
+            Operation::TakenOver(_) | Operation::Subscribed(_) | Operation::Welcomed { .. } => {
                 unreachable!("nothing is left to do")
             }
         }
@@ -284,15 +298,16 @@ impl Core {
 
     /// A client shows a session: whoever holds it here lets it go. What is known of its sequences?
     pub(super) fn let_go(&mut self, session: SessionId, at: Moment) -> Knowledge {
-        let published_elsewhere = self.take_over(session);
+        let was_held = self.take_over(session);
         self.sequences.expire(at);
         let knowledge = self.knowledge(session);
         if knowledge == Knowledge::Complete {
             self.sequences.session_resumed(session.0, at);
         }
         match knowledge {
-            // What it published may still be on its way to the home, which then knows of nothing. But it will be known there.
-            Knowledge::Nothing if published_elsewhere => Knowledge::Complete,
+            // While it is held nothing of it is forgotten but for want of room, which its home then says. So it published nothing
+            // with a sequence, or that is known elsewhere, or on its way there.
+            Knowledge::Nothing if was_held => Knowledge::Complete,
             known => known,
         }
     }

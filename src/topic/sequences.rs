@@ -33,6 +33,18 @@ pub enum Knowledge {
     Incomplete,
 }
 
+impl Knowledge {
+    /// With what another one knows, who knows of other sequences.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Incomplete, _) | (_, Self::Incomplete) => Self::Incomplete,
+            (Self::Complete, _) | (_, Self::Complete) => Self::Complete,
+            (Self::Nothing, Self::Nothing) => Self::Nothing,
+        }
+    }
+}
+
 /// Remembers sequences while their session lives and some time after, within a limit.
 #[derive(Debug)]
 pub struct Sequences {

@@ -31,6 +31,53 @@ fn held(world: &mut World, client: &mut Client) -> Option<Bytes> {
 }
 
 #[test]
+fn a_session_without_sequences_is_taken_over_from_a_connection_of_any_shard() {
+    for (of_holder, of_next) in [(0, 0), (0, 1), (2, 1)] {
+        let mut world = World::new(3, |_| {});
+        let (mut holder, session) = world.hello_as(of_holder, Bytes::new());
+        let (mut next, again) = world.hello_as(of_next, session.clone());
+        assert_eq!(again, session, "from shard {of_holder} to {of_next}");
+        assert_eq!(world.close_code(&mut holder), 4_500);
+
+        // Who shows it while the one before waits to be welcomed has it, too.
+        let mut clients = [world.connect(of_holder), world.connect(of_holder)];
+        world.settle();
+        for client in &mut clients {
+            world.show(client, session.clone());
+            world.turn(of_holder);
+        }
+        world.settle();
+        let [first, second] = &mut clients;
+        assert_eq!((held(&mut world, first), held(&mut world, second)), (None, Some(session.clone())));
+        assert_eq!((world.close_code(first), world.close_code(&mut next)), (4_500, 4_500));
+
+        // Of one that has ended nothing is known.
+        world.shards[of_holder].kernel_mut().peer_reset(second.peer);
+        world.settle();
+        let (_client, fresh) = world.hello_as(of_next, session.clone());
+        assert_ne!(fresh, session);
+        world.end();
+    }
+}
+
+#[test]
+fn a_sequence_that_was_forgotten_for_want_of_room_outweighs_the_connection_that_holds_the_session() {
+    for (of_holder, of_next) in [(0, 0), (0, 2), (1, 1), (1, 2)] {
+        let mut world = World::new(3, |settings| settings.limits.sequences = 1);
+        let topics = [world.topic("e", 1, 0), world.topic("e", 1, 1)];
+        let (mut holder, session) = world.hello_as(of_holder, Bytes::new());
+        for topic in &topics {
+            publish(&mut world, &mut holder, topic, 1);
+            assert!(!published(&mut world, &mut holder).duplicate);
+        }
+        let (_next, other) = world.hello_as(of_next, session.clone());
+        assert_ne!(other, session, "from shard {of_holder} to {of_next}");
+        assert_eq!(world.close_code(&mut holder), 4_500);
+        world.end();
+    }
+}
+
+#[test]
 fn of_two_connections_that_show_a_session_at_once_one_has_it() {
     for (first, second) in [(0, 1), (1, 0), (0, 0), (1, 2), (2, 0)] {
         for apart in 0..8 {
