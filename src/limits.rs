@@ -28,6 +28,10 @@ pub const WINDOW_INITIAL_BYTES: u64 = 16 * 1024;
 pub const WINDOW_MIN_BYTES: u64 = 4 * 1024;
 /// The in-flight window never grows beyond.
 pub const WINDOW_MAX_BYTES: u64 = 1024 * 1024;
+/// A client that gives credit, and none since its window was full, is sent more after so long: it may give it in larger steps.
+pub const STARVED: Duration = Duration::from_secs(1);
+/// ... and after so long, if it gave it in smaller ones before.
+pub const STARVED_IN_SMALL_STEPS: Duration = Duration::from_secs(10);
 /// Unsent bytes that the kernel takes for a socket (`TCP_NOTSENT_LOWAT`).
 pub const NOTSENT_LOWAT_BYTES: u32 = 16 * 1024;
 /// While fewer bytes than these wait for a connection, each ping is answered; beyond, only the last one is (RFC 6455 §5.5.3),

@@ -7,7 +7,9 @@
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::limits::{DELAY_MEMORY, WINDOW_INITIAL_BYTES, WINDOW_MAX_BYTES, WINDOW_MIN_BYTES};
+use crate::limits::{
+    DELAY_MEMORY, STARVED, STARVED_IN_SMALL_STEPS, WINDOW_INITIAL_BYTES, WINDOW_MAX_BYTES, WINDOW_MIN_BYTES,
+};
 
 /// A position in the byte stream and when it was handed to the kernel; what confirms the position tells the delay.
 #[derive(Clone, Copy, Debug)]
@@ -32,9 +34,25 @@ pub struct Window {
     /// What was confirmed then.
     draining_from: u64,
     base: BaseDelay,
-    /// Beyond this many unconfirmed bytes nothing is sent: `Hello.credit_bytes`; 0: the client sends no credit.
-    credit: u64,
+    /// Of a client that confirms by `Credit`.
+    credit: Option<Box<Credit>>,
     is_late: bool,
+}
+
+/// What is known of how a client gives credit.
+///
+/// It may do so in steps that are larger than the window, and would then wait for bytes that nobody sends until it gives credit.
+/// So the window may not stay shut for ever to one that gives none: see [`Window::starves_at`].
+#[derive(Clone, Debug)]
+struct Credit {
+    /// Beyond this many unconfirmed bytes nothing is sent: `Hello.credit_bytes`.
+    bytes: u64,
+    /// The window is no smaller, whatever its size: twice the step of a client that starved, else 0.
+    least: u64,
+    /// The most that was given at once.
+    largest: u64,
+    /// When some was given, or `least` raised, last.
+    heard_at: Moment,
 }
 
 impl Default for Window {
@@ -47,7 +65,7 @@ impl Default for Window {
             draining_since: Moment::default(),
             draining_from: 0,
             base: BaseDelay::default(),
-            credit: 0,
+            credit: None,
             is_late: false,
         }
     }
@@ -56,20 +74,20 @@ impl Default for Window {
 impl Window {
     /// From now on the client confirms by `Credit`, and takes at most `bytes` ahead of it.
     pub fn use_credit(&mut self, bytes: u64) {
-        self.credit = bytes;
+        let credit = Credit { bytes, least: 0, largest: 0, heard_at: Moment::default() };
+        self.credit = (bytes > 0).then(|| Box::new(credit));
     }
 
     /// Whether the client confirms by `Credit`, so that no pings are needed as markers.
     #[must_use]
     pub fn has_credit(&self) -> bool {
-        self.credit > 0
+        self.credit.is_some()
     }
 
     /// Bytes that may still be sent. The last frame may overshoot only as [`Window::may_overshoot`] says.
     #[must_use]
     pub fn room(&self) -> u64 {
-        let limit = if self.credit > 0 { self.limit().min(self.credit) } else { self.limit() };
-        limit.saturating_sub(self.in_flight())
+        self.limit().saturating_sub(self.in_flight())
     }
 
     /// Bytes sent and not yet confirmed.
@@ -118,9 +136,37 @@ impl Window {
     pub fn credit(&mut self, bytes: u64, now: Moment, target: Duration) {
         let position = self.confirmed.saturating_add(bytes).min(self.sent);
         self.confirm(position, now, target);
-        if self.credit > 0 && self.wants_mark(0) {
-            self.place_mark(now);
+        if let Some(credit) = &mut self.credit {
+            credit.heard_at = now;
+            credit.largest = credit.largest.max(bytes);
+            credit.least = credit.least.min(bytes.saturating_mul(2));
+            if self.wants_mark(0) {
+                self.place_mark(now);
+            }
         }
+    }
+
+    /// When a client that was sent half of what may be unconfirmed or more, and gives no credit, is to be sent more, since it may
+    /// be waiting for that. Soon where it never gave any or gave as much at once, and late where it gave less: that
+    /// one most likely just does not read. `None` while there is nothing to wait for.
+    #[must_use]
+    pub fn starves_at(&self) -> Option<Moment> {
+        let credit = self.credit.as_ref()?;
+        let (marked_at, limit) = (self.mark?.at, self.limit());
+        let gives_much = credit.largest == 0 || credit.largest.saturating_mul(2) >= limit;
+        let patience = if gives_much { STARVED } else { STARVED_IN_SMALL_STEPS };
+        (limit < credit.bytes && self.in_flight() >= limit / 2).then(|| marked_at.max(credit.heard_at) + patience)
+    }
+
+    /// Doubles what may be unconfirmed, if it is time to ([`Window::starves_at`]). Whether it did.
+    pub fn feed(&mut self, now: Moment) -> bool {
+        let is_due = self.starves_at().is_some_and(|at| at <= now);
+        let limit = self.limit();
+        if let Some(credit) = self.credit.as_mut().filter(|_| is_due) {
+            credit.least = limit * 2;
+            credit.heard_at = now;
+        }
+        is_due
     }
 
     /// The peer's TCP has yet to acknowledge `bytes`: what lies before them counts as consumed. For peers that answer no
@@ -147,7 +193,8 @@ impl Window {
 
     /// What may be unconfirmed at the moment: next to nothing while the base delay is looked for.
     fn limit(&self) -> u64 {
-        if self.base.probe == Probe::None { self.size } else { WINDOW_MIN_BYTES }
+        let limit = if self.base.probe == Probe::None { self.size } else { WINDOW_MIN_BYTES };
+        self.credit.as_ref().map_or(limit, |credit| limit.max(credit.least).min(credit.bytes))
     }
 
     fn confirm(&mut self, position: u64, now: Moment, target: Duration) {
@@ -170,7 +217,8 @@ impl Window {
             }
             (self.draining_since, self.draining_from) = (now, position);
         }
-        if self.base.probe == Probe::Draining && self.in_flight() <= WINDOW_MIN_BYTES {
+        let least = self.credit.as_ref().map_or(0, |credit| credit.least);
+        if self.base.probe == Probe::Draining && self.in_flight() <= WINDOW_MIN_BYTES.max(least) {
             self.base.probe = Probe::Drained;
         }
     }
@@ -295,6 +343,53 @@ mod tests {
         window.credit(u64::MAX, at(5), TARGET);
         assert_eq!(window.in_flight(), 0);
         assert_eq!(window.room(), 1_000);
+    }
+
+    #[test]
+    fn credit_in_steps_that_are_larger_than_the_window_starves_nobody() {
+        const CREDIT: u64 = 256 * 1024;
+        for step in [CREDIT / 2, CREDIT - 1_000, 40_000, 1] {
+            let mut window = Window::default();
+            window.use_credit(CREDIT);
+            let (mut now, mut unsaid, mut given) = (0, 0, 0);
+            // Ten records of a kilobyte whenever there is room for them; the client reads all that comes at once.
+            for _ in 0..6_000 {
+                now += 10;
+                window.feed(at(now));
+                for _ in 0..10 {
+                    if window.room() >= 1_000 {
+                        window.sent(1_000, at(now));
+                        unsaid += 1_000;
+                    }
+                }
+                if window.wants_mark(0) {
+                    window.place_mark(at(now));
+                }
+                assert!(window.in_flight() <= CREDIT);
+                if unsaid >= step {
+                    window.credit(unsaid, at(now), TARGET);
+                    given += unsaid;
+                    unsaid = 0;
+                }
+            }
+            assert!(given > 20_000_000, "{given} bytes were read in a minute, in steps of {step}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_stops_reading_is_not_sent_more_at_once() {
+        let mut window = Window::default();
+        window.use_credit(256 * 1024);
+        for ms in 0..20 {
+            window.sent(1_000, at(ms));
+            window.credit(1_000, at(ms), TARGET);
+        }
+        window.sent(window.room(), at(100));
+        window.place_mark(at(100));
+        assert!(!window.feed(at(100 + 9_999)));
+        assert_eq!(window.room(), 0);
+        assert!(window.feed(at(100 + 10_000)));
+        assert!(!window.feed(at(100 + 10_001)));
     }
 
     /// A path with a delay of its own there and back, and a reader behind it for whom there is always more.

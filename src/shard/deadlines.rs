@@ -16,7 +16,7 @@ use crate::shard::message::ShardMessage;
 use crate::topic::TopicIndex;
 
 /// A marker that is not answered in so long is looked after, if frames come otherwise.
-const MARKER_OVERDUE: Duration = Duration::from_secs(10);
+pub(super) const MARKER_OVERDUE: Duration = Duration::from_secs(10);
 /// The progress of a connection that answers no marker is looked at so often while its window is full.
 const UNMARKED_LOOK: Duration = Duration::from_millis(100);
 /// Old events are looked for so often where nothing else happens.
@@ -179,7 +179,13 @@ impl Core {
     fn unmarked(&mut self, index: u32) {
         let now = self.now;
         let connection = self.at(index);
-        if !connection.is_open() || connection.outlet.window.has_credit() {
+        if !connection.is_open() {
+            return;
+        }
+        if connection.outlet.window.has_credit() {
+            if connection.outlet.window.feed(now) {
+                self.make_due(index);
+            }
             return;
         }
         let is_overdue =
@@ -215,6 +221,9 @@ impl Core {
             }
             if let Some(marked_at) = connection.outlet.window.marked_at() {
                 next = next.min((marked_at + MARKER_OVERDUE).max(now + Duration::from_secs(1)));
+            }
+            if let Some(starves_at) = connection.outlet.window.starves_at() {
+                next = next.min(starves_at);
             }
             if connection.is_unmarked && connection.outlet.window.in_flight() > 0 {
                 next = next.min(now + UNMARKED_LOOK);

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::kernel::SocketId;
 use crate::shard::connection::{NO_ENTRY, Stage};
 use crate::shard::core::{Core, Order};
+use crate::shard::deadlines::MARKER_OVERDUE;
 use crate::shard::outbox::{TakenBack, TurnPatch};
 
 impl Core {
@@ -131,8 +132,10 @@ impl Core {
             connection.is_finished = true;
             self.orders.push(Order::Finish(socket));
         }
-        if is_marked {
-            self.arm(socket.index, now + std::time::Duration::from_secs(10));
+        let overdue = is_marked.then(|| now + MARKER_OVERDUE);
+        let look = overdue.into_iter().chain(connection.outlet.window.starves_at()).min();
+        if let Some(at) = look {
+            self.arm(socket.index, at);
         }
     }
 }

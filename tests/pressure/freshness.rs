@@ -21,8 +21,17 @@ const CREDIT_STEP: u64 = 1_024;
 /// While the window is being found.
 const WARM_UP: Duration = Duration::from_secs(5);
 
+/// The reader: of `seconds`, its credit, the steps in which it gives that back, and what it reads at a time.
+#[derive(Clone, Copy)]
+struct Habit {
+    seconds: u64,
+    credit_bytes: u64,
+    step: u64,
+    read_bytes: usize,
+}
+
 /// The age of the newest record that the reader holds, in milliseconds, at every write behind the warm-up.
-fn ages(credit_bytes: u64, seconds: u64) -> Vec<u64> {
+fn ages(Habit { seconds, credit_bytes, step, read_bytes }: Habit) -> Vec<u64> {
     let mut world = World::new();
     let mut publisher = Link::new(world.shard.kernel_mut(), 0);
     let mut reader = Link::new(world.shard.kernel_mut(), credit_bytes);
@@ -51,7 +60,7 @@ fn ages(credit_bytes: u64, seconds: u64) -> Vec<u64> {
             }
         }
         if next_read <= world.now {
-            for (frame, len) in reader.read(world.shard.kernel_mut(), READ_BYTES) {
+            for (frame, len) in reader.read(world.shard.kernel_mut(), read_bytes) {
                 if let Some(Body::Patch(patch)) = frame.body {
                     consumed += len as u64;
                     let stamps =
@@ -59,7 +68,7 @@ fn ages(credit_bytes: u64, seconds: u64) -> Vec<u64> {
                     newest = stamps.map(|stamp| Moment(u64::from_be_bytes(*stamp))).chain([newest]).max().expect("one");
                 }
             }
-            if credit_bytes > 0 && consumed >= CREDIT_STEP {
+            if credit_bytes > 0 && consumed >= step {
                 let credit = wire::Credit { bytes: std::mem::take(&mut consumed) };
                 reader.say(world.shard.kernel_mut(), client_frame::Body::Credit(credit));
             }
@@ -75,7 +84,7 @@ fn ages(credit_bytes: u64, seconds: u64) -> Vec<u64> {
 #[test]
 fn what_a_slow_reader_holds_is_under_a_second_old() {
     for credit_bytes in [0, 16 * 1_024, 64 * 1_024] {
-        let ages = ages(credit_bytes, 65);
+        let ages = ages(Habit { seconds: 65, credit_bytes, step: CREDIT_STEP, read_bytes: READ_BYTES });
         let at = |permille: usize| ages[ages.len() * permille / 1_000];
         println!(
             "credit {credit_bytes}: p50 {} p90 {} p99 {} p99.9 {} max {}",
@@ -87,4 +96,12 @@ fn what_a_slow_reader_holds_is_under_a_second_old() {
         );
         assert!(at(990) < 1_000, "p99 with {credit_bytes} bytes of credit: {} ms", at(990));
     }
+}
+
+#[test]
+fn a_reader_that_gives_credit_in_large_steps_is_not_left_waiting_for_more() {
+    // Half of what it allows: eight times what the window is at first.
+    let ages = ages(Habit { seconds: 20, credit_bytes: 256 * 1_024, step: 128 * 1_024, read_bytes: usize::MAX });
+    let oldest = ages[ages.len() - 1];
+    assert!(oldest < 100, "what it holds is {oldest} ms old");
 }
