@@ -199,7 +199,8 @@ impl Core {
         if let Some(options) = options {
             if let Some(interval) = options.interval {
                 subscriber.extra().not_before = now + interval;
-            } else if options.filter.is_some() {
+            }
+            if options.filter.is_some() {
                 // Only patches that say nothing are held to this: see `empty_too_soon`.
                 subscriber.extra().filtered_at = now;
             }
