@@ -79,6 +79,8 @@ pub(super) struct Connection {
     pub(super) is_trusted: bool,
     /// Answers no marker though frames come: confirmed from `TCP_INFO`.
     pub(super) is_unmarked: bool,
+    /// It answered a marker: one that is answered late is no sign that pongs do not come through.
+    pub(super) has_ponged: bool,
     /// A frame came since the marker was sent.
     pub(super) heard_since_mark: bool,
     /// `LIMIT_REACHED` for matched topics was said.
@@ -133,6 +135,7 @@ impl Connection {
             has_sequences_elsewhere: false,
             is_trusted: false,
             is_unmarked: false,
+            has_ponged: false,
             heard_since_mark: false,
             told_matched_limit: false,
             is_finished: false,

@@ -190,7 +190,7 @@ impl Core {
         }
         let is_overdue =
             connection.outlet.window.marked_at().is_some_and(|marked_at| now.since(marked_at) >= MARKER_OVERDUE);
-        if is_overdue && connection.heard_since_mark {
+        if is_overdue && connection.heard_since_mark && !connection.has_ponged {
             connection.is_unmarked = true;
         }
         if connection.is_unmarked && connection.outlet.window.in_flight() > 0 {

@@ -86,7 +86,7 @@ impl Core {
                         self.counters.markers_confirmed += 1;
                     }
                     let connection = self.at(index);
-                    connection.is_unmarked = false;
+                    (connection.is_unmarked, connection.has_ponged) = (false, true);
                     connection.outlet.window.confirm_mark(now, target);
                     self.make_due(index);
                 }

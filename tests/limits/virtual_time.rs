@@ -45,12 +45,32 @@ impl World {
 
     /// ... or so long.
     fn turn_of(&mut self, pause: Duration) {
+        let _ = self.turn_but_for_the_clock();
+        self.pass(pause);
+    }
+
+    /// A turn, and as long as it would have waited.
+    fn turn_and_wait(&mut self) {
+        let wait = match self.turn_but_for_the_clock() {
+            Wait::No => Duration::from_micros(5),
+            Wait::AtMost(wait) => wait,
+            Wait::Forever => Duration::MAX,
+        };
+        let event = self.simulation().next_event().map_or(Duration::MAX, |at| at.since(self.now));
+        self.pass(wait.min(event).max(Duration::from_micros(5)));
+    }
+
+    fn turn_but_for_the_clock(&mut self) -> Wait {
         self.shard.kernel_mut().enter(Wait::No).expect("the simulation does not break");
         let wait = self.shard.prepare(self.now);
         let wait = self.shard.hand_over(wait);
         self.shard.submit(wait).expect("the simulation does not break");
         let sends = std::mem::take(&mut self.shard.kernel_mut().sends);
         self.largest_send = sends.values().map(|sent| sent.bytes.len()).fold(self.largest_send, usize::max);
+        wait
+    }
+
+    fn pass(&mut self, pause: Duration) {
         self.now = self.now + pause;
         let now = self.now;
         self.simulation().set_now(now);
@@ -280,4 +300,30 @@ fn so_many_bytes_of_answers_wait_and_one_more_answer_pauses_reading() {
     }
     assert_eq!(world.report().counters.limit_hits, LimitHits { answer_bytes: 1, ..LimitHits::default() });
     world.end(&mut [client]);
+}
+
+#[test]
+fn a_client_that_answered_markers_is_not_taken_for_one_whose_pongs_do_not_come_through() {
+    let mut world = World::new(|_| {});
+    let (mut publisher, mut client) = (Link::new(world.simulation(), 0), Link::new(world.simulation(), 0));
+    let subscribe = wire::Subscribe { topic: "t".into(), ..wire::Subscribe::default() };
+    client.say(world.simulation(), client_frame::Body::Subscribe(subscribe));
+    for ms in 0..20_000 {
+        world.turn();
+        publisher.read(world.simulation(), usize::MAX);
+        if ms % 20 == 0 {
+            let records = vec![keyed("k", &"v".repeat(1_000))];
+            let publish = wire::Publish { topic: "t".into(), records, ..wire::Publish::default() };
+            publisher.say(world.simulation(), client_frame::Body::Publish(publish));
+        }
+        // For fifteen seconds it reads nothing, and has something to say all the same.
+        if ms < 4_000 || ms > 19_000 {
+            client.read(world.simulation(), usize::MAX);
+        } else if ms % 1_000 == 0 {
+            client.say(world.simulation(), client_frame::Body::Ping(wire::Ping { client_time_us: 7 }));
+        }
+        assert_eq!(world.report().gauges.unmarked, 0, "after {ms} ms");
+    }
+    assert!(world.report().counters.markers_confirmed > 0, "or the test shows nothing");
+    world.end(&mut [publisher, client]);
 }
