@@ -25,6 +25,7 @@ use super::session::{Output, PublishId, Published, Session, SubscriptionId};
 use super::subscription::{Intake, Queued, Taken};
 use super::view::Delivery;
 use super::{ClientError, Options, Shared, Status, SubscribeOptions, wire};
+use crate::protocol::close::CloseCode;
 
 /// Pings that may wait for the application. With one marker at a time and a heartbeat every 25 s that is longer than
 /// a server keeps a stalled client.
@@ -413,6 +414,9 @@ fn closed_by_server(link: &Link, code: u16, reason: String) -> End {
         return End::ForGood(ClientError::Closed { code, reason });
     }
     after_go_away(link).unwrap_or_else(|| {
+        if !CloseCode(code).invites_reconnect() {
+            return End::ForGood(ClientError::Closed { code, reason });
+        }
         let reason = if reason.is_empty() { "no reason given".to_owned() } else { reason };
         End::Again(ClientError::Lost(format!("closed by the server with code {code}: {reason}")), None)
     })

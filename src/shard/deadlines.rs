@@ -98,7 +98,8 @@ impl Core {
         if !connection.is_open() {
             return;
         }
-        if connection.is_paused() {
+        // Whoever does not read its answers is stalled by its own doing, and judged as one that reads nothing else.
+        if connection.is_paused() && !connection.is_paused_by_answers {
             if connection.heartbeat.deadline() <= now {
                 connection.heartbeat.suspend(now, interval);
             }
@@ -155,7 +156,9 @@ impl Core {
             && now.since(connection.spoke_at) >= timeout;
         if is_idle {
             self.counters.limit_hits.idle_timeout += 1;
-            self.close_with(index, CloseCode::NORMAL, "no subscriptions, and nothing said for too long");
+            // It may come back, since a publisher may have something to say later.
+            let reason = "no subscriptions, and nothing said for too long";
+            self.send_away(index, CloseCode::NORMAL, Code::Ok, true, reason);
         }
     }
 
@@ -228,7 +231,9 @@ impl Core {
             if connection.is_unmarked && connection.outlet.window.in_flight() > 0 {
                 next = next.min(now + UNMARKED_LOOK);
             }
-            if connection.subscriptions.iter().flatten().next().is_none() && connection.session.is_some() {
+            // Silence while we do not read is not its own: how long it lasted is seen at the next heartbeat.
+            let may_idle = connection.session.is_some() && !connection.is_paused();
+            if may_idle && connection.subscriptions.iter().flatten().next().is_none() {
                 next = next.min((connection.spoke_at + idle_timeout).max(now + Duration::from_millis(1)));
             }
         }

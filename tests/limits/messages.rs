@@ -174,6 +174,8 @@ fn a_session_without_subscriptions_says_something_in_so_long() {
     let mut idle = Raw::hello(engine.local_addr());
     // Control frames do not count as saying something.
     idle.send_frame(FIN | super::support::raw::PONG, b"");
+    let Some(server_frame::Body::GoAway(go_away)) = idle.frame().body else { panic!("it is told why") };
+    assert_eq!((go_away.reason(), go_away.reconnect_after_ms > 0), (Code::Ok, true));
     assert_eq!(idle.closed(), 1000);
     assert_eq!(hits(&engine), LimitHits { idle_timeout: 1, ..LimitHits::default() });
     subscriber.publish_records("t", vec![super::support::event("still here")]);

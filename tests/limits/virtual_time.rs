@@ -303,6 +303,29 @@ fn so_many_bytes_of_answers_wait_and_one_more_answer_pauses_reading() {
 }
 
 #[test]
+fn a_session_that_reads_no_answers_is_kept_as_long_as_any_that_reads_nothing() {
+    let mut world = World::new(|limits| limits.answer_bytes = 100);
+    let mut client = Link::new(world.simulation(), 0);
+    (0..20).for_each(|_| world.turn());
+    client.read(world.simulation(), usize::MAX);
+    client.set_capacity(world.simulation(), 0);
+    for _ in 0..20 {
+        client.say(world.simulation(), client_frame::Body::Ping(wire::Ping { client_time_us: 7 }));
+    }
+    let begun = world.now;
+    let mut turns = 0;
+    while world.report().counters.limit_hits.stall_timeout == 0 {
+        assert!(world.now < begun + Duration::from_mins(6), "it is kept for five minutes");
+        world.turn_and_wait();
+        turns += 1;
+    }
+    assert!(turns < 1_000, "{turns} turns in which nothing happened");
+    assert!(world.report().counters.limit_hits.answer_bytes > 0, "or the test shows nothing");
+    client.set_capacity(world.simulation(), 100_000);
+    world.end(&mut [client]);
+}
+
+#[test]
 fn a_client_that_answered_markers_is_not_taken_for_one_whose_pongs_do_not_come_through() {
     let mut world = World::new(|_| {});
     let (mut publisher, mut client) = (Link::new(world.simulation(), 0), Link::new(world.simulation(), 0));
@@ -317,7 +340,7 @@ fn a_client_that_answered_markers_is_not_taken_for_one_whose_pongs_do_not_come_t
             publisher.say(world.simulation(), client_frame::Body::Publish(publish));
         }
         // For fifteen seconds it reads nothing, and has something to say all the same.
-        if ms < 4_000 || ms > 19_000 {
+        if !(4_000..=19_000).contains(&ms) {
             client.read(world.simulation(), usize::MAX);
         } else if ms % 1_000 == 0 {
             client.say(world.simulation(), client_frame::Body::Ping(wire::Ping { client_time_us: 7 }));
