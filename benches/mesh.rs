@@ -173,7 +173,7 @@ fn publish_to_flush(criterion: &mut Criterion) {
             up_to_the_kernel(&mut there, now());
             looks += 1;
             // A simulated kernel that is entered looks at each of its sockets: as seldom as may be.
-            if there.kernel_mut().counters().sends == sends && looks % 64 != 0 {
+            if there.kernel_mut().counters().sends == sends && !looks.is_multiple_of(64) {
                 continue;
             }
             there.submit(Wait::No).expect("the simulation does not break");
