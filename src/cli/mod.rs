@@ -12,6 +12,7 @@ pub mod logging;
 mod play;
 pub mod publish;
 pub mod replay;
+mod seconds;
 pub mod serve;
 pub mod sub;
 mod text;

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::failure::Failure;
 use super::publish::PriorityArg;
+use super::seconds::seconds;
 use super::text::{put, shown};
 use crate::client::names::check_pattern;
 use crate::client::{Client, Options, PatchUpdate, SubscribeOptions, Subscription, TopicState, Update};
@@ -60,8 +61,8 @@ pub struct SubArgs {
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
     /// End after so many seconds
-    #[arg(long, value_name = "N")]
-    pub seconds: Option<f64>,
+    #[arg(long, value_name = "N", value_parser = seconds)]
+    pub seconds: Option<Duration>,
 }
 
 /// Runs the command until its end, Ctrl-C or a failure, and prints to `out`.
@@ -99,9 +100,8 @@ async fn print_all(
     subscription: &mut Subscription,
     out: &mut (impl Write + Send),
 ) -> Result<(), Failure> {
-    let seconds = args.seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
     let end = async {
-        match seconds {
+        match args.seconds {
             Some(seconds) => tokio::time::sleep(seconds).await,
             None => std::future::pending().await,
         }

@@ -23,6 +23,7 @@ use super::options::{CommonArgs, pin};
 use super::payload::{self, Stopwatch};
 use super::server::Server;
 use super::{failed, process, socket};
+use crate::cli::seconds::seconds as parse_seconds;
 use crate::cli::{CliError, print};
 use crate::kernel::{self, ListenOptions};
 use crate::protocol::envelope;
@@ -43,8 +44,8 @@ pub(super) struct BareSendArgs {
     /// Rounds a second.
     #[arg(long)]
     rate: u64,
-    #[arg(long)]
-    seconds: f64,
+    #[arg(long, value_parser = parse_seconds)]
+    seconds: Duration,
     #[arg(long)]
     cpu: Option<usize>,
     #[arg(long)]
@@ -89,7 +90,7 @@ pub(super) fn send(args: &BareSendArgs) -> Result<(), CliError> {
         sockets.push(stream);
     }
     let mut result = BareResult::default();
-    let (start, end) = (Instant::now(), WARM_UP + Duration::from_secs_f64(args.seconds));
+    let (start, end) = (Instant::now(), WARM_UP + args.seconds);
     let mut cpu_before = None;
     for round in 0_u64.. {
         if let Some(wait) = Duration::from_nanos(round * 1_000_000_000 / args.rate).checked_sub(start.elapsed()) {
@@ -136,12 +137,12 @@ pub(super) fn measure(
     connections: usize,
     bytes: usize,
     rate: u64,
-    seconds: f64,
+    seconds: Duration,
 ) -> Result<BareResult, CliError> {
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
     command.args(["bench", "bare-send"]);
     command.args(["--connections", &connections.to_string(), "--bytes", &bytes.to_string()]);
-    command.args(["--rate", &rate.to_string(), "--seconds", &seconds.to_string()]);
+    command.args(["--rate", &rate.to_string(), "--seconds", &seconds.as_secs_f64().to_string()]);
     if let Some(cpu) = server.cpus.server {
         command.args(["--cpu", &cpu.to_string()]);
     }

@@ -16,6 +16,7 @@ use super::runs::{Outcome, repeat};
 use super::server::Server;
 use super::shape::{Drive, Shape};
 use crate::cli::CliError;
+use crate::cli::seconds::seconds;
 use crate::feed::market::Instrument;
 use crate::feed::recorded::recorded;
 use crate::feed::source::Source;
@@ -43,11 +44,11 @@ pub(super) struct DepthArgs {
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     dashboards: u32,
     /// Seconds that are measured; less, if the capture ends before.
-    #[arg(long, default_value_t = 10.0)]
-    seconds: f64,
+    #[arg(long, default_value = "10", value_parser = seconds)]
+    seconds: Duration,
     /// Seconds before, which are not.
-    #[arg(long, default_value_t = 2.0)]
-    warm_up: f64,
+    #[arg(long, default_value = "2", value_parser = seconds)]
+    warm_up: Duration,
     /// Bytes of credit of each dashboard; 0: plain clients.
     #[arg(long, default_value_t = 0)]
     credit: u64,
@@ -94,14 +95,14 @@ fn once(args: &DepthArgs, cpus: Cpus) -> Result<DepthResult, CliError> {
     pin(server.cpus.generator)?;
     let shape = Shape { credit: args.credit, ..Shape::plain(args.dashboards as usize) };
     let mut load = Load::connect_feed(&server, options, &shape, "**", Feed::new(source, args.speed))?;
-    load.run_for(Duration::from_secs_f64(args.warm_up), Drive::Feed)?;
+    load.run_for(args.warm_up, Drive::Feed)?;
 
     let figures = |load: &Load| {
         let feed = load.feed().expect("it was connected with one");
         (load.totals(), feed.updates, feed.records, feed.json_bytes)
     };
     let (before, cpu, start) = (figures(&load), server.cpu_time()?, Instant::now());
-    load.run_while(Duration::from_secs_f64(args.seconds), Drive::Feed, |load| load.feed().is_some_and(Feed::is_over))?;
+    load.run_while(args.seconds, Drive::Feed, |load| load.feed().is_some_and(Feed::is_over))?;
     // What was published is to have arrived, so that both sides of the comparison are the same updates.
     load.drain()?;
     let (elapsed, cpu, after) = (start.elapsed().as_secs_f64(), server.cpu_time()? - cpu, figures(&load));

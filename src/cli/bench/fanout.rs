@@ -17,6 +17,7 @@ use super::runs::{Outcome, repeat};
 use super::server::Server;
 use super::shape::{Drive, Shape};
 use crate::cli::CliError;
+use crate::cli::seconds::seconds;
 
 /// A run at saturation counts only while the server's core is so busy: else the generator is what was measured.
 const SATURATED_PERCENT: f64 = 95.0;
@@ -48,11 +49,11 @@ pub(super) struct FanoutArgs {
     #[arg(long, requires = "rate")]
     no_bare: bool,
     /// Seconds that are measured.
-    #[arg(long, default_value_t = 10.0)]
-    seconds: f64,
+    #[arg(long, default_value = "10", value_parser = seconds)]
+    seconds: Duration,
     /// Seconds before, which are not.
-    #[arg(long, default_value_t = 2.0)]
-    warm_up: f64,
+    #[arg(long, default_value = "2", value_parser = seconds)]
+    warm_up: Duration,
     /// Bytes of credit of each subscriber; 0: plain clients.
     #[arg(long, default_value_t = 0)]
     credit: u64,
@@ -113,18 +114,18 @@ fn once(args: &FanoutArgs, cpus: Cpus) -> Result<FanoutResult, CliError> {
     let outstanding = args.rate.is_none().then(|| args.outstanding.unwrap_or(64));
     let drive = outstanding.map_or(Drive::Rate(args.rate.unwrap_or(1)), Drive::Outstanding);
 
-    load.run_for(Duration::from_secs_f64(args.warm_up), drive)?;
+    load.run_for(args.warm_up, drive)?;
     let mut bare = None;
     let compared = args.rate.filter(|_| !args.no_bare);
     if let Some(rate) = compared {
         bare = Some(measure_bare(args, &server, &load, rate)?);
         // The connections were idle meanwhile: they are as warm again before the measurement.
-        load.run_for(Duration::from_secs_f64(args.warm_up.min(1.0)), drive)?;
+        load.run_for(args.warm_up.min(Duration::from_secs(1)), drive)?;
     }
     let (totals, metrics) = (load.totals(), server.metrics()?);
     let (cpu, own_cpu, start) = (server.cpu_time()?, own_cpu_time()?, Instant::now());
     load.observations.is_measuring = true;
-    load.run_for(Duration::from_secs_f64(args.seconds), drive)?;
+    load.run_for(args.seconds, drive)?;
     load.observations.is_measuring = false;
     let (elapsed, cpu, own_cpu) = (start.elapsed().as_secs_f64(), server.cpu_time()? - cpu, own_cpu_time()? - own_cpu);
     let after = load.totals();
@@ -185,7 +186,7 @@ fn own_cpu_time() -> Result<CpuTime, CliError> {
 fn measure_bare(args: &FanoutArgs, server: &Server, load: &Load, rate: u64) -> Result<BareResult, CliError> {
     let totals = load.totals();
     let bytes = (totals.bytes / totals.messages.max(1)).max(1) as usize;
-    bare::measure(&args.common, server, args.subscribers as usize, bytes, rate, args.seconds / 2.0)
+    bare::measure(&args.common, server, args.subscribers as usize, bytes, rate, args.seconds / 2)
 }
 
 impl Outcome for FanoutResult {

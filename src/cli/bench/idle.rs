@@ -14,6 +14,7 @@ use super::process;
 use super::runs::{Outcome, repeat};
 use super::server::Server;
 use super::shape::{Drive, Shape};
+use crate::cli::seconds::seconds;
 use crate::cli::{CliError, Exit};
 
 /// Connections that are there before the memory is first looked at.
@@ -30,8 +31,8 @@ pub(super) struct IdleArgs {
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
     /// Seconds to wait before the memory is looked at.
-    #[arg(long, default_value_t = 2.0)]
-    settle: f64,
+    #[arg(long, default_value = "2", value_parser = seconds)]
+    settle: Duration,
 }
 
 /// What came of it.
@@ -66,16 +67,15 @@ fn once(args: &IdleArgs, cpus: Cpus) -> Result<IdleResult, CliError> {
     pin(server.cpus.generator)?;
     let shape = Shape { keys: 1, ..Shape::plain(FIRST as usize) };
     let mut load = Load::connect(&server, options, &shape)?;
-    let settle = Duration::from_secs_f64(args.settle);
     load.run_for(Duration::from_secs(1), Drive::Rate(WARM_UP_RECORDS))?;
     load.drain()?;
-    load.run_for(settle, Drive::Rest)?;
+    load.run_for(args.settle, Drive::Rest)?;
     let kernel_memory = || process::kernel_memory().map_err(failed);
     let (before, kernel_before) = (server.memory()?, kernel_memory()?);
     load.subscribe_more(&server, options, args.connections as usize)?;
-    load.run_for(settle, Drive::Rest)?;
+    load.run_for(args.settle, Drive::Rest)?;
     let cpu = server.cpu_time()?;
-    load.run_for(settle, Drive::Rest)?;
+    load.run_for(args.settle, Drive::Rest)?;
     let (cpu, after, kernel_after) = (server.cpu_time()? - cpu, server.memory()?, kernel_memory()?);
     load.drain()?;
 
@@ -88,7 +88,7 @@ fn once(args: &IdleArgs, cpus: Cpus) -> Result<IdleResult, CliError> {
         bytes_per_connection: each(before.rss, after.rss),
         anonymous_bytes_per_connection: each(before.anonymous, after.anonymous),
         kernel_bytes_per_connection: each(kernel_before, kernel_after),
-        server_cpu_percent: cpu.used_ns as f64 / args.settle.max(0.001) / 1e7,
+        server_cpu_percent: cpu.used_ns as f64 / args.settle.as_secs_f64().max(0.001) / 1e7,
         ledger: load.balance(&server)?,
     };
     drop(load);

@@ -9,6 +9,7 @@ use super::process::CpuTime;
 use super::server::{Metrics, Server};
 use super::shape::Drive;
 use crate::cli::CliError;
+use crate::cli::seconds::seconds;
 
 /// What is published, and for how long.
 #[derive(Debug, Args)]
@@ -26,11 +27,11 @@ pub(super) struct PaceArgs {
     #[arg(long, default_value_t = 128)]
     pub(super) bytes: usize,
     /// Seconds that are measured.
-    #[arg(long, default_value_t = 10.0)]
-    seconds: f64,
+    #[arg(long, default_value = "10", value_parser = seconds)]
+    seconds: Duration,
     /// Seconds before, which are not.
-    #[arg(long, default_value_t = 2.0)]
-    warm_up: f64,
+    #[arg(long, default_value = "2", value_parser = seconds)]
+    warm_up: Duration,
 }
 
 /// What happened while it was measured.
@@ -54,11 +55,11 @@ impl PaceArgs {
 
     /// Warms up, measures, and has everyone brought to the head.
     pub(super) fn measure(&self, load: &mut Load, server: &Server, drive: Drive) -> Result<Measured, CliError> {
-        load.run_for(Duration::from_secs_f64(self.warm_up), drive)?;
+        load.run_for(self.warm_up, drive)?;
         let (totals, acknowledged, before) = (load.totals(), load.acknowledged(), server.metrics()?);
         let (cpu, start) = (server.cpu_time()?, Instant::now());
         load.observations.is_measuring = true;
-        load.run_for(Duration::from_secs_f64(self.seconds), drive)?;
+        load.run_for(self.seconds, drive)?;
         load.observations.is_measuring = false;
         let (seconds, cpu) = (start.elapsed().as_secs_f64(), server.cpu_time()? - cpu);
         let (totals, acknowledged) = (load.totals() - totals, load.acknowledged() - acknowledged);

@@ -14,6 +14,7 @@ use super::report::Spread;
 use super::runs::{Outcome, repeat};
 use super::server::Server;
 use super::shape::{Drive, Shape};
+use crate::cli::seconds::seconds;
 use crate::cli::{CliError, Exit};
 
 /// The options of `bench slow`.
@@ -49,8 +50,8 @@ pub(super) struct SlowArgs {
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
     /// Seconds before, which are not.
-    #[arg(long, default_value_t = 2.0)]
-    warm_up: f64,
+    #[arg(long, default_value = "2", value_parser = seconds)]
+    warm_up: Duration,
     /// Milliseconds between two looks at what everyone holds.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     sample_ms: u64,
@@ -195,7 +196,7 @@ fn observe(
     };
     let mut load = Load::connect(&server, options, &shape)?;
     let drive = Drive::Rate(args.rate);
-    load.run_for(Duration::from_secs_f64(args.warm_up), drive)?;
+    load.run_for(args.warm_up, drive)?;
 
     let interval = Duration::from_millis(args.sample_ms);
     load.sampling = Some((interval, Ages::new()));

@@ -16,6 +16,7 @@ use super::runs::{Outcome, repeat};
 use super::server::Server;
 use super::shape::{Drive, Shape};
 use crate::cli::CliError;
+use crate::cli::seconds::seconds;
 
 /// How long the last one may take.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -43,8 +44,8 @@ pub(super) struct StormArgs {
     #[arg(long, default_value_t = 128)]
     bytes: usize,
     /// Seconds between the moment that they are gone and the moment that they come back.
-    #[arg(long, default_value_t = 3.0)]
-    away: f64,
+    #[arg(long, default_value = "3", value_parser = seconds)]
+    away: Duration,
 }
 
 /// What came of it.
@@ -105,7 +106,7 @@ fn once(args: &StormArgs, cpus: Cpus) -> Result<StormResult, CliError> {
     load.drop_connections(established..all);
     load.run_for(CLEAN_UP, drive)?;
     load.observations.is_measuring = true;
-    load.run_for(Duration::from_secs_f64(args.away).saturating_sub(CLEAN_UP), drive)?;
+    load.run_for(args.away.saturating_sub(CLEAN_UP), drive)?;
     let empty = Histogram::new(3).expect("3 digits are allowed");
     let before = std::mem::replace(&mut load.observations.latency, empty);
 
@@ -136,7 +137,7 @@ fn once(args: &StormArgs, cpus: Cpus) -> Result<StormResult, CliError> {
         clients: args.clients,
         established: args.established,
         rate: args.rate,
-        away_seconds: args.away,
+        away_seconds: args.away.as_secs_f64(),
         missed: head - dropped_at,
         all_current_seconds: elapsed,
         latency_before: Spread::from(&before),

@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use super::exit::{CliError, Exit};
 use super::failure::Failure;
 use super::play::Progress;
+use super::seconds::seconds;
 use super::serve::{ServeArgs, shut_down};
 use super::{block_on, print};
 use crate::config::Config;
@@ -48,8 +49,8 @@ const SETTLE: Duration = Duration::from_secs(5);
 #[derive(Debug, clap::Args)]
 pub struct DemoArgs {
     /// End after so many seconds
-    #[arg(long, value_name = "N")]
-    pub seconds: Option<f64>,
+    #[arg(long, value_name = "N", value_parser = seconds)]
+    pub seconds: Option<Duration>,
     /// Play this recording, a depth capture or a match, instead of the simulated market
     #[arg(long, value_name = "FILE")]
     pub replay: Option<PathBuf>,
@@ -196,7 +197,7 @@ fn watch_until_end(
     is_over: &dyn Fn() -> bool,
 ) -> Result<(), CliError> {
     let begun = Instant::now();
-    let end = args.seconds.and_then(|seconds| begun.checked_add(Duration::try_from_secs_f64(seconds).ok()?));
+    let end = args.seconds.map(|seconds| begun + seconds);
     table.begin(stage.sample(engine));
     for second in 1.. {
         let due = begun + Duration::from_secs(second);

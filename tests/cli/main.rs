@@ -1,5 +1,7 @@
 //! The binary as people and scripts meet it: what it says, where, and how it ends.
 
+mod refusals;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
