@@ -6,6 +6,8 @@ use super::ClientError;
 
 /// The path of the WebSocket on every server.
 pub(crate) const PATH: &str = "/v1/ws";
+/// So many `*` may stand in one pattern, besides the `**`.
+const STARS_MAX: usize = 3;
 
 /// Where a server is: parsed from `ws://HOST:PORT`, with or without the path `/v1/ws`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +86,7 @@ fn check(text: &str, may_be_pattern: bool) -> Result<(), ClientError> {
         return fail("it has 1 to 255 bytes");
     }
     let segments: Vec<&str> = text.split('/').collect();
+    let star_count = segments.iter().filter(|segment| **segment == "*").count();
     if segments.len() > 16 {
         return fail("it has at most 16 segments");
     }
@@ -96,6 +99,9 @@ fn check(text: &str, may_be_pattern: bool) -> Result<(), ClientError> {
             _ if segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-:@".contains(&b)) => {}
             _ => return fail("its segments are made of A-Z a-z 0-9 . _ - : @"),
         }
+    }
+    if star_count > STARS_MAX {
+        return fail(&format!("it has more than {STARS_MAX} times `*`"));
     }
     Ok(())
 }
@@ -160,6 +166,25 @@ mod tests {
         {
             check_pattern(bad).expect_err(bad);
         }
+    }
+
+    /// Else a server would refuse what the client let pass, or the client what a server takes.
+    #[cfg(feature = "server")]
+    #[test]
+    fn the_engine_keeps_the_same_rules() {
+        let (stars, deep) = (["*"; 4].join("/"), ["a"; 17].join("/"));
+        let texts =
+            ["a", "a/b", "*", "**", "*/*/*", "*/*/*/**", "a/*/*/b/*", &stars, "*/*/a/*/*/**", &deep, &deep[2..]];
+        let odd = ["", "/", "a/", "a//b", "a b", "a*", "**/a", "***", "é", &"x".repeat(255), &"x".repeat(256)];
+        for text in texts.into_iter().chain(odd) {
+            let (ours, theirs) = (check_pattern(text), crate::topic::Pattern::parse(text));
+            assert_eq!(ours.is_ok(), theirs.is_ok(), "{text}: {ours:?}, {theirs:?}");
+            let theirs = crate::topic::TopicName::parse(text);
+            assert_eq!(check_name(text).is_ok(), theirs.is_ok(), "{text}: {theirs:?}");
+        }
+        let theirs = crate::topic::Pattern::parse(&stars).expect_err("four").to_string();
+        let ours = check_pattern(&stars).expect_err("four").to_string();
+        assert!(ours.ends_with(&theirs), "{ours} says what the engine says: {theirs}");
     }
 
     #[test]

@@ -235,6 +235,7 @@ fn a_wrong_topic_is_told_before_a_server_is_looked_for() {
     for (arguments, what) in [
         (["sub", "a//b"], "\"a//b\" is not a valid topic or pattern: no segment is empty"),
         (["sub", "**/a"], "** stands only at the end"),
+        (["sub", "*/*/*/*"], "\"*/*/*/*\" is not a valid topic or pattern: it has more than 3 times `*`"),
         (["pub", "a/*"], "\"a/*\" is not a valid topic"),
     ] {
         let error = refused(
