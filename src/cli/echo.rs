@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::exit::CliError;
 use super::serve;
-use crate::config::Config;
+use crate::config::{Config, Flag};
 use crate::control::Signals;
 use crate::engine::{Engine, Role};
 use crate::limits::Limits;
@@ -29,19 +29,30 @@ pub struct EchoArgs {
     /// Where to listen; port 0: any that is free.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9001")]
     pub listen: SocketAddr,
+    /// Serve more than loopback though nobody has to prove who they are.
+    #[arg(long)]
+    pub insecure: bool,
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// If the engine cannot start, or its address cannot be printed.
+/// If the address is not for this, the engine cannot start, or its address cannot be printed.
 pub fn run(args: &EchoArgs) -> Result<(), CliError> {
     let role = Role { endpoint: Endpoint::Echo, signals: Signals::Handle };
-    serve::run_until_shutdown(Engine::start_as(config(args.listen), role)?)
+    serve::run_until_shutdown(Engine::start_as(config(args)?, role)?)
 }
 
-/// What an echo is configured as: the limits of the cases, and an admin port that is in nobody's way.
-fn config(listen: SocketAddr) -> Config {
+/// What an echo is configured as: the limits of the cases, and an admin port that is in nobody's way. What holds for the
+/// addresses of `serve` holds for its.
+fn config(args: &EchoArgs) -> Result<Config, CliError> {
+    let set = |flag, key, value| Flag { flag, key, value };
+    let flags = [
+        set("--listen", "listen", args.listen.to_string()),
+        set("--admin", "admin", "127.0.0.1:0".to_owned()),
+        set("--insecure", "insecure", args.insecure.to_string()),
+    ];
+    let config = Config::from_sources(None, [], &flags)?;
     let limits = Limits {
         message_bytes: MESSAGE_BYTES,
         message_fragments: MESSAGE_FRAGMENTS,
@@ -49,5 +60,5 @@ fn config(listen: SocketAddr) -> Config {
         heartbeat_interval: HEARTBEAT_INTERVAL,
         ..Limits::default()
     };
-    Config { listen, admin: SocketAddr::from(([127, 0, 0, 1], 0)), limits, ..Config::default() }
+    Ok(Config { limits, ..config })
 }

@@ -9,10 +9,10 @@ use super::print;
 use crate::config::{Config, Flag};
 use crate::engine::{Engine, StartError};
 
-/// What engine: the options that `serve` and `doctor` share.
+/// What engine: the options that `serve`, `demo` and `doctor` share.
 #[derive(Clone, Debug, Default, Args)]
 pub struct EngineArgs {
-    /// The configuration, in TOML; `serve --print-config` shows every setting.
+    /// The configuration, in TOML; `tidegate serve --print-config` shows every setting.
     #[arg(long, value_name = "FILE", env = "TIDEGATE_CONFIG")]
     pub config: Option<PathBuf>,
     /// The public port [default: 127.0.0.1:8433].

@@ -250,8 +250,17 @@ fn write<T>(table: &[Setting<T>], key: &str, owner: &mut T, value: &Value<'_>) -
 fn nearest(key: &str, origin: &Origin) -> Option<String> {
     let top = TOP.iter().map(|setting| setting.key.to_owned());
     let limits = LIMITS.iter().map(|setting| format!("limits.{}", setting.key));
-    let tables = ["limits", "class"].map(str::to_owned);
-    let nearest = most_alike(key, top.chain(limits).chain(tables))?;
+    let is_variable = matches!(origin, Origin::Variable(_));
+    // A variable cannot set a table.
+    let tables: &[&str] = if is_variable { &[] } else { &["limits", "class"] };
+    let nearest = match key.strip_prefix("limits.") {
+        // What all limits begin with makes none of them likely.
+        Some(limit) => most_alike(limit, LIMITS.iter().map(|setting| setting.key.to_owned()))
+            .map(|limit| format!("limits.{limit}"))
+            .or_else(|| most_alike(limit, top)),
+        None if is_variable && matches!(key, "limits" | "class") => None,
+        None => most_alike(key, top.chain(limits).chain(tables.iter().map(|table| (*table).to_owned()))),
+    }?;
     Some(match origin {
         Origin::Variable(_) => format!("{PREFIX}{}", nearest.replace('.', "_").to_ascii_uppercase()),
         _ => nearest,

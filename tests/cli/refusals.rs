@@ -35,3 +35,40 @@ fn seconds_that_no_clock_can_wait_for_are_wrong_usage() {
         }
     }
 }
+
+#[test]
+fn an_unknown_variable_is_told_of_those_that_can_be_set() {
+    let said = |name: &str| {
+        let output = tidegate().args(["serve", "--check"]).env(name, "1").output().expect("the binary runs");
+        assert_eq!(output.status.code(), Some(3), "{name}");
+        String::from_utf8(output.stderr).expect("text")
+    };
+    for (name, nearest) in [
+        ("TIDEGATE_LIMITS_TOPIC", "TIDEGATE_LIMITS_TOPICS"),
+        ("TIDEGATE_LIMITS_LISTN", "TIDEGATE_LISTEN"),
+        ("TIDEGATE_TOPICS", "TIDEGATE_LIMITS_TOPICS"),
+    ] {
+        let error = said(name);
+        assert!(error.ends_with(&format!("unknown setting; did you mean `{nearest}`?\n")), "{error}");
+    }
+    for name in ["TIDEGATE_LIMITS_FOO", "TIDEGATE_LIMITS", "TIDEGATE_CLASS", "TIDEGATE_CLAS"] {
+        let error = said(name);
+        assert!(error.ends_with("unknown setting\n"), "{error}");
+    }
+}
+
+#[test]
+fn an_echo_for_other_machines_wants_to_be_told_so() {
+    let error = refused(&["echo", "--listen", "0.0.0.0:0"], 3);
+    assert!(error.starts_with("tidegate: --listen: 0.0.0.0:0 can be reached from other machines"), "{error}");
+    assert!(error.contains("--insecure"), "{error}");
+}
+
+#[test]
+fn demo_has_no_options_that_only_serve_has() {
+    let help = String::from_utf8(run(&["demo", "--help"]).stdout).expect("text");
+    for option in ["--check", "--print-config"] {
+        assert!(!help.lines().any(|line| line.trim_start().starts_with(option)), "{help}");
+        assert!(wrong_usage(&["demo", option]).contains(option));
+    }
+}

@@ -27,7 +27,7 @@ use super::exit::{CliError, Exit};
 use super::failure::Failure;
 use super::play::Progress;
 use super::seconds::seconds;
-use super::serve::{ServeArgs, shut_down};
+use super::serve::{EngineArgs, shut_down};
 use super::{block_on, print};
 use crate::config::Config;
 use crate::engine::Engine;
@@ -60,15 +60,15 @@ pub struct DemoArgs {
     /// Bytes a second that the slow link passes each way
     #[arg(long, value_name = "BYTES", default_value_t = 24_000, value_parser = clap::value_parser!(u32).range(1_000..))]
     pub link: u32,
-    #[allow(missing_docs, reason = "the options of serve, documented there")]
+    #[allow(missing_docs, reason = "documented there")]
     #[command(flatten)]
-    pub serve: ServeArgs,
+    pub engine: EngineArgs,
 }
 
 impl DemoArgs {
     /// As `serve` has it; topic classes that fit the market, unless the file has its own.
     fn config(&self) -> Result<Config, CliError> {
-        let mut config = self.serve.engine.load()?;
+        let mut config = self.engine.load()?;
         if config.classes.len() == 1 {
             config.classes.splice(0..0, classes());
         }
@@ -105,12 +105,6 @@ fn classes() -> [TopicClass; 3] {
 /// As `serve`; what is wrong with the recording; if a part of the demo fails.
 pub fn run(args: &DemoArgs) -> Result<(), CliError> {
     let config = args.config()?;
-    if args.serve.print_config {
-        return print(&config.to_toml());
-    }
-    if args.serve.check {
-        return print(&format!("the configuration is valid\n\n{}", config.explained_limits()));
-    }
     let (source, name) = args.source()?;
     let engine = Engine::start(config)?;
     let result = show(args, &engine, source, &name);
