@@ -14,11 +14,13 @@ use crate::protocol::http::Endpoint;
 use crate::shard::{Report, ShardCommand};
 use crate::topic::Homes;
 
+mod congestion;
 mod placement;
 mod publisher;
 mod shards;
 
 use self::shards::RunningShard;
+pub use congestion::{CongestionError, check_congestion};
 pub use placement::Placement;
 pub use publisher::{PublishError, Publisher, Receipt, Update};
 
@@ -44,6 +46,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// Sockets cannot have the configured congestion control.
+    #[error("`congestion`: {0}")]
+    Congestion(#[from] CongestionError),
     /// A shard cannot be pinned to its CPU.
     #[error(
         "no shard can run on CPU {cpu}: it is offline, not there or outside the cpuset (`lscpu --extended` lists CPUs), or a seccomp filter refuses pinning"

@@ -120,6 +120,7 @@ impl From<StartError> for CliError {
         match &error {
             StartError::Listen { address, source } => Self::listen("--listen", *address, source),
             StartError::Admin { address, source } => Self::listen("--admin", *address, source),
+            StartError::Congestion(_) => Self::new(Exit::Configuration, error),
             StartError::Cpu { .. } => Self::new(Exit::Configuration, format_args!("--cpus: {error}")),
             StartError::Kernel(_) => Self::new(Exit::NoIoUring, error),
             StartError::Thread(_) => Self::new(Exit::Failure, error),

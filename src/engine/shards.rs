@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 
-use super::{EXIT_BROKEN_INVARIANT, Placement, StartError};
+use super::{EXIT_BROKEN_INVARIANT, Placement, StartError, congestion};
 use crate::clock::Clock;
 use crate::config::{Config, Idle};
 use crate::ids::ShardId;
@@ -53,7 +53,7 @@ pub(super) fn listeners(config: &Config, placement: &Placement) -> Result<(Socke
     if let Some(name) = &config.congestion {
         for listener in &listeners {
             // Accepted sockets inherit it.
-            socket2::SockRef::from(listener).set_tcp_congestion(name.as_bytes()).map_err(failed)?;
+            congestion::set(listener, name)?;
         }
     }
     if config.incoming_cpu {

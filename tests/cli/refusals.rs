@@ -72,3 +72,23 @@ fn demo_has_no_options_that_only_serve_has() {
         assert!(wrong_usage(&["demo", option]).contains(option));
     }
 }
+
+#[test]
+fn a_congestion_control_that_is_not_there_is_told_with_those_that_are() {
+    let output =
+        tidegate().args(crate::LOOPBACK).env("TIDEGATE_CONGESTION", "nosuch").output().expect("the binary runs");
+    let error = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(3), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert!(
+        error.starts_with("tidegate: `congestion`: no socket can have the congestion control \"nosuch\""),
+        "{error}"
+    );
+    let there = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control").expect("Linux");
+    assert!(error.contains(there.trim()), "{there} in {error}");
+    let doctor = tidegate().arg("doctor").env("TIDEGATE_CONGESTION", "nosuch").output().expect("the binary runs");
+    assert_eq!(doctor.status.code(), Some(3), "doctor ends as the engine would");
+
+    let error = refused(&["bench", "fanout", "--congestion", "nosuch"], 2);
+    assert!(error.starts_with("tidegate: --congestion: no socket can have") && error.contains(there.trim()), "{error}");
+}

@@ -14,7 +14,7 @@ pub(super) fn congestion(host: &Host, plan: &Plan) -> Finding {
     let (available, allowed) =
         (words("net.ipv4.tcp_available_congestion_control"), words("net.ipv4.tcp_allowed_congestion_control"));
     let has = |list: &str, name: &str| list.split_whitespace().any(|word| word == name);
-    let fatal = Verdict::Fatal(Exit::CannotListen);
+    let fatal = Verdict::Fatal(Exit::Configuration);
     let system = host.sysctl("net.ipv4.tcp_congestion_control");
     let (verdict, found) = match (&plan.config.congestion, system) {
         (Some(name), _) if !has(&available, name) => {

@@ -403,7 +403,7 @@ fn shards_and_network_card_belong_on_one_node() {
 fn congestion_control_must_be_there_and_allowed() {
     let fake = Fake::new();
     let finding = fake.only(&[("congestion", "vegas")]);
-    assert_eq!((finding.subject, finding.verdict), ("congestion", Fatal(Exit::CannotListen)));
+    assert_eq!((finding.subject, finding.verdict), ("congestion", Fatal(Exit::Configuration)));
     let finding = fake.only(&[("congestion", "bbr")]);
     assert!(finding.found.contains("only these may be chosen: reno cubic"), "{}", finding.found);
     fake.replace("proc/self/status", "CapEff:\t0000000000000000", "CapEff:\t0000000000001000");
