@@ -54,6 +54,12 @@ impl Exit {
         Self::Interrupted,
     ];
 
+    /// That of a child that ended with `code`, if it is one of the table.
+    #[must_use]
+    pub fn of_code(code: i32) -> Option<Self> {
+        Self::ALL.into_iter().find(|exit| i32::from(exit.code()) == code)
+    }
+
     /// The number that the process ends with.
     #[must_use]
     pub fn code(self) -> u8 {
@@ -108,11 +114,17 @@ impl CliError {
         Self { sentence: Some(sentence.to_string()), exit }
     }
 
+    /// Ends with `exit`, where somebody else has said why.
+    #[must_use]
+    pub fn quiet(exit: Exit) -> Self {
+        Self { sentence: None, exit }
+    }
+
     /// An error in writing to standard output. That nobody reads it any more (`tidegate sub … | head`) is no failure.
     #[must_use]
     pub fn output(error: &io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::BrokenPipe => Self { sentence: None, exit: Exit::Success },
+            io::ErrorKind::BrokenPipe => Self::quiet(Exit::Success),
             _ => Self::new(Exit::Failure, format_args!("cannot write to standard output: {error}")),
         }
     }

@@ -92,3 +92,62 @@ fn a_congestion_control_that_is_not_there_is_told_with_those_that_are() {
     let error = refused(&["bench", "fanout", "--congestion", "nosuch"], 2);
     assert!(error.starts_with("tidegate: --congestion: no socket can have") && error.contains(there.trim()), "{error}");
 }
+
+/// Before anything is started.
+#[test]
+fn what_is_wrong_with_a_measurement_has_the_code_of_the_table() {
+    let error = refused(&["bench", "fanout", "--url", "foo", "--admin", "127.0.0.1:1"], 2);
+    assert!(error.contains("--url: \"foo\" is not ws:// and an IP address and port"), "{error}");
+    for flag in ["--server-cpu", "--generator-cpu"] {
+        let error = refused(&["bench", "fanout", "--congestion", "system", flag, "1023"], 2);
+        assert!(
+            error.starts_with(&format!("tidegate: {flag}: nothing here can run on CPU 1023: choose from ")),
+            "{error}"
+        );
+    }
+    let error = refused(&["bench", "mesh", "--congestion", "system", "--shard-cpus", "0,1023"], 2);
+    assert!(error.starts_with("tidegate: --shard-cpus: "), "{error}");
+    let error = refused(&["bench", "depth", "--congestion", "system", "--replay", "/nonexistent/capture"], 7);
+    assert!(error.starts_with("tidegate: /nonexistent/capture: cannot read: "), "{error}");
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let closed = closed.expect("a free port").to_string();
+    let url = format!("ws://{closed}");
+    let shape = ["bench", "fanout", "--congestion", "system", "--url", &url];
+    let error = refused(&[&shape[..], &["--admin", &closed]].concat(), 5);
+    assert!(error.contains(&format!("the admin port at {closed} does not answer")), "{error}");
+    let error = refused(&[&shape[..], &["--peer", "broadcast"]].concat(), 5);
+    assert!(error.contains(&format!("connecting to {closed}")), "{error}");
+}
+
+#[test]
+fn what_the_measured_server_ends_with_is_passed_on() {
+    let output = tidegate()
+        .args(["bench", "fanout", "--congestion", "system"])
+        .env("TIDEGATE_SHARDZ", "1")
+        .output()
+        .expect("the binary runs");
+    let error = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(3), "{error}");
+    assert_eq!(error.lines().count(), 1, "the server has said why: {error}");
+    assert!(error.contains("TIDEGATE_SHARDZ"), "{error}");
+}
+
+#[test]
+fn too_few_descriptors_are_told_before_anything_is_started() {
+    for (scenario, wanted) in [
+        (&["fanout", "--subscribers", "1000"][..], "1065"),
+        (&["fanout", "--subscribers", "1000", "--rate", "10"], "2065"),
+        (&["storm", "--clients", "900", "--established", "100"], "1065"),
+    ] {
+        let output = std::process::Command::new("prlimit")
+            .args(["--nofile=300:300", env!("CARGO_BIN_EXE_tidegate"), "bench"])
+            .args(scenario)
+            .args(["--congestion", "system"])
+            .output()
+            .expect("util-linux is there");
+        let error = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+        assert!(error.contains(&format!("the limit is 300: raise it by `ulimit -n {wanted}`")), "{error}");
+    }
+}

@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use mio::net::TcpStream;
 
 use super::dialect::{Arrival, Dialect, Duty, Observations, Outgoing, Position, Role, Seen, Tidegate};
+use super::failed;
 use super::socket::{self, write_out};
+use crate::cli::{CliError, Exit};
 
 /// A connection of a subscriber or a publisher.
 pub(super) struct Connection {
@@ -35,7 +37,7 @@ impl Connection {
         dialect: Box<dyn Dialect>,
         role: &Role<'_>,
         observations: &mut Observations,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, CliError> {
         let upgraded = || {
             let mut stream = socket::connect(address, congestion)?;
             let request = dialect.request(address);
@@ -43,11 +45,14 @@ impl Connection {
             stream.set_nonblocking(true)?;
             Ok((stream, behind))
         };
-        let (stream, behind) = upgraded().map_err(|error: io::Error| format!("connecting to {address}: {error}"))?;
+        let (stream, behind) = upgraded().map_err(|error: io::Error| {
+            let exit = if is_nobody_there(&error) { Exit::NoServer } else { Exit::Failure };
+            CliError::new(exit, format!("connecting to {address}: {error}"))
+        })?;
         let mut connection = Self::silent(TcpStream::from_std(stream), dialect, role);
         connection.dialect.open(&mut connection.out);
-        connection.take(&behind, observations)?;
-        connection.flush()?;
+        connection.take(&behind, observations).map_err(failed)?;
+        connection.flush().map_err(failed)?;
         Ok(connection)
     }
 
@@ -193,4 +198,10 @@ fn is_verifying(role: &Role<'_>) -> bool {
 
 fn broke(error: &io::Error) -> String {
     format!("a connection broke: {error}")
+}
+
+/// No server answers at the address, as far as the system can tell.
+fn is_nobody_there(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
+    matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable | TimedOut)
 }

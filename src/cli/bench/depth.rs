@@ -16,6 +16,7 @@ use super::runs::{Outcome, repeat};
 use super::server::Server;
 use super::shape::{Drive, Shape};
 use crate::cli::CliError;
+use crate::cli::failure::Failure;
 use crate::cli::seconds::seconds;
 use crate::feed::market::Instrument;
 use crate::feed::recorded::recorded;
@@ -85,7 +86,7 @@ pub(super) fn run(args: &DepthArgs) -> Result<(), CliError> {
     if !(args.speed.is_finite() && args.speed > 0.0) {
         return Err(CliError::new(crate::cli::Exit::Usage, "--speed is a positive number"));
     }
-    repeat(&args.common, |cpus| once(args, cpus))
+    repeat(&args.common, u64::from(args.dashboards) + 1, |cpus| once(args, cpus))
 }
 
 fn once(args: &DepthArgs, cpus: Cpus) -> Result<DepthResult, CliError> {
@@ -141,7 +142,7 @@ fn source(args: &DepthArgs) -> Result<(Source, String), CliError> {
     let capture = args.replay.clone().or_else(|| recorded(CAPTURE).filter(|_| !args.simulated));
     if let Some(path) = capture {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        return Ok((Source::open(&path).map_err(failed)?, format!("the recording {name}")));
+        return Ok((Source::open(&path).map_err(Failure::from)?, format!("the recording {name}")));
     }
     let (start_ns, seed) = MARKET;
     let instruments = Instrument::examples();

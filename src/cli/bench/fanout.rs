@@ -101,7 +101,10 @@ struct FanoutResult {
 
 /// Runs the scenario.
 pub(super) fn run(args: &FanoutArgs) -> Result<(), CliError> {
-    repeat(&args.common, |cpus| once(args, cpus))
+    let subscribers = u64::from(args.subscribers);
+    // The bare loop's readers are there beside them.
+    let bare = if args.rate.is_some() && !args.no_bare { subscribers } else { 0 };
+    repeat(&args.common, subscribers + 1 + bare, |cpus| once(args, cpus))
 }
 
 fn once(args: &FanoutArgs, cpus: Cpus) -> Result<FanoutResult, CliError> {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use super::dialect::put_message;
-use super::failed;
 use crate::cli::CliError;
+use crate::cli::failure::Failure;
 use crate::feed::records::Publication;
 use crate::feed::source::{Source, Step};
 use crate::protocol::wire::{self, client_frame};
@@ -58,7 +58,7 @@ impl Feed {
         let mut publishes = 0;
         loop {
             if self.next.is_none() && !self.is_over {
-                self.next = self.source.next().transpose().map_err(failed)?;
+                self.next = self.source.next().transpose().map_err(Failure::from)?;
                 self.is_over = self.next.is_none();
             }
             let Some(step) = &self.next else { return Ok((publishes, None)) };

@@ -55,7 +55,7 @@ struct IdleResult {
 
 /// Runs the scenario.
 pub(super) fn run(args: &IdleArgs) -> Result<(), CliError> {
-    repeat(&args.common, |cpus| once(args, cpus))
+    repeat(&args.common, u64::from(FIRST) + u64::from(args.connections) + 1, |cpus| once(args, cpus))
 }
 
 fn once(args: &IdleArgs, cpus: Cpus) -> Result<IdleResult, CliError> {

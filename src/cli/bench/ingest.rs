@@ -54,7 +54,7 @@ struct IngestResult {
 /// Runs the scenario.
 pub(super) fn run(args: &IngestArgs) -> Result<(), CliError> {
     args.common.no_peer("ingest")?;
-    repeat(&args.common, |cpus| once(args, cpus))
+    repeat(&args.common, u64::from(args.publishers) + 1, |cpus| once(args, cpus))
 }
 
 fn once(args: &IngestArgs, cpus: Cpus) -> Result<IngestResult, CliError> {

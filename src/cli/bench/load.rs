@@ -378,7 +378,7 @@ fn open(
     observations: &mut Observations,
 ) -> Result<Connection, CliError> {
     let dialect = dialect::of(options.peer, role);
-    Connection::open(server.address, options.congestion(), dialect, role, observations).map_err(failed)
+    Connection::open(server.address, options.congestion(), dialect, role, observations)
 }
 
 /// No two runs of one process have the same.

@@ -12,7 +12,7 @@ use super::connection::Connection;
 use super::failed;
 use super::ledger::Balance;
 use super::load::Load;
-use super::options::{CommonArgs, Cpus, pin};
+use super::options::{CommonArgs, Cpus, check_cpus, pin};
 use super::pace::{Measured, PaceArgs};
 use super::payload::MAX_ORIGINS;
 use super::report::Spread;
@@ -78,7 +78,10 @@ struct MeshResult {
 /// Runs the scenario.
 pub(super) fn run(args: &MeshArgs) -> Result<(), CliError> {
     args.common.no_peer("mesh")?;
-    repeat(&args.common, |cpus| once(args, cpus))
+    if let Some(cpus) = &args.shard_cpus {
+        check_cpus("--shard-cpus", cpus)?;
+    }
+    repeat(&args.common, u64::from(args.subscribers) + u64::from(args.publishers), |cpus| once(args, cpus))
 }
 
 fn once(args: &MeshArgs, cpus: Cpus) -> Result<MeshResult, CliError> {

@@ -7,7 +7,13 @@ use clap::{Args, ValueEnum};
 
 use super::dialect::Peer;
 use super::failed;
+use crate::cli::doctor::host::{Host, shown_list};
 use crate::cli::{CliError, Exit};
+use crate::config::CpuSet;
+use crate::engine;
+
+/// Descriptors of the server or the load generator beside those of connections: rings, listeners, logs, the admin port.
+const OTHER_DESCRIPTORS: u64 = 64;
 
 /// Where the server is, and who runs on which CPU.
 #[derive(Clone, Debug, Args)]
@@ -45,6 +51,25 @@ pub(super) struct CommonArgs {
 }
 
 impl CommonArgs {
+    /// What can be known to be wrong before anything is started. `connections` is how many this process has at once.
+    ///
+    /// # Errors
+    /// If an address, a CPU or the congestion control is none, or there are too few descriptors.
+    pub(super) fn check(&self, connections: u64) -> Result<Cpus, CliError> {
+        self.address()?;
+        if let Some(name) = self.congestion() {
+            let checked = engine::check_congestion(name);
+            checked.map_err(|error| CliError::new(Exit::Usage, format!("--congestion: {error}")))?;
+        }
+        let (limit, wanted) = (Host::new("/").soft_limit("Max open files"), connections + OTHER_DESCRIPTORS);
+        if let Some(limit) = limit.filter(|limit| *limit < wanted) {
+            return Err(failed(format!(
+                "{connections} connections at once take {wanted} descriptors, and the limit is {limit}: raise it by `ulimit -n {wanted}`, or ask for fewer"
+            )));
+        }
+        self.cpus()
+    }
+
     /// The address in `--url`.
     pub(super) fn address(&self) -> Result<Option<SocketAddr>, CliError> {
         let Some(url) = &self.url else { return Ok(None) };
@@ -56,10 +81,9 @@ impl CommonArgs {
         }
         let address = url.strip_prefix("ws://").unwrap_or(url);
         let address = address.split('/').next().unwrap_or(address);
-        address
-            .parse()
-            .map(Some)
-            .map_err(|_| failed(format!("--url: \"{url}\" is not ws:// and an IP address and port")))
+        address.parse().map(Some).map_err(|_| {
+            CliError::new(Exit::Usage, format!("--url: \"{url}\" is not ws:// and an IP address and port"))
+        })
     }
 
     /// For scenarios that only Tidegate's protocol has.
@@ -81,11 +105,39 @@ impl CommonArgs {
     }
 
     /// The CPUs of server and generator. To be asked before this thread is pinned: the system names only those that it may run on.
-    pub(super) fn cpus(&self) -> Cpus {
-        let ids: Vec<_> = core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
+    fn cpus(&self) -> Result<Cpus, CliError> {
+        let ids = allowed_cpus();
+        for (flag, cpu) in [("--server-cpu", self.server_cpu), ("--generator-cpu", self.generator_cpu)] {
+            may_run_on(flag, cpu.as_slice(), &ids)?;
+        }
         let has_several = ids.len() > 1;
         let default = |id: Option<&usize>| id.copied().filter(|_| has_several);
-        Cpus { server: self.server_cpu.or(default(ids.first())), generator: self.generator_cpu.or(default(ids.last())) }
+        Ok(Cpus {
+            server: self.server_cpu.or(default(ids.first())),
+            generator: self.generator_cpu.or(default(ids.last())),
+        })
+    }
+}
+
+/// Whether `text`, the value of `flag`, is a list of CPUs that this process may run on.
+pub(super) fn check_cpus(flag: &str, text: &str) -> Result<(), CliError> {
+    let cpus: CpuSet = text.parse().map_err(|error| CliError::new(Exit::Usage, format!("{flag}: {error}")))?;
+    may_run_on(flag, cpus.as_slice(), &allowed_cpus())
+}
+
+/// The CPUs that this thread may run on.
+fn allowed_cpus() -> Vec<usize> {
+    core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect()
+}
+
+/// Whether this process may run on all `wanted` CPUs, those of `flag`.
+fn may_run_on(flag: &str, wanted: &[usize], allowed: &[usize]) -> Result<(), CliError> {
+    match wanted.iter().find(|cpu| !allowed.contains(cpu)) {
+        Some(cpu) => Err(CliError::new(
+            Exit::Usage,
+            format!("{flag}: nothing here can run on CPU {cpu}: choose from {}", shown_list(allowed)),
+        )),
+        None => Ok(()),
     }
 }
 

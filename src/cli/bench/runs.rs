@@ -24,15 +24,16 @@ pub(super) trait Outcome: Serialize + DeserializeOwned + Display {
     fn figures(&self) -> String;
 }
 
-/// Makes the runs that were asked for, and prints the medians of what came.
+/// Makes the runs that were asked for, each with so many connections at once, and prints the medians of what came.
 ///
 /// # Errors
-/// If a run fails, or a ledger does not close to the last record.
+/// If the options are wrong, a run fails, or a ledger does not close to the last record.
 pub(super) fn repeat<R: Outcome>(
     options: &CommonArgs,
+    connections: u64,
     once: impl Fn(Cpus) -> Result<R, CliError>,
 ) -> Result<(), CliError> {
-    let cpus = options.cpus();
+    let cpus = options.check(connections)?;
     let mut results = Vec::new();
     let mut is_closed = true;
     for run in 0..options.runs {

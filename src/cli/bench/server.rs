@@ -70,8 +70,21 @@ impl Server {
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).map_err(failed)?;
         let address = line.trim_end().strip_prefix("listening on ").and_then(|address| address.parse().ok());
-        server.address = address.ok_or_else(|| failed("the server did not start"))?;
+        match address {
+            Some(address) => server.address = address,
+            None => return Err(server.did_not_start()),
+        }
         Ok(server)
+    }
+
+    /// Why the server that was started here says nothing: it ends, by itself or now.
+    fn did_not_start(&mut self) -> CliError {
+        let ended = self.child.take().and_then(|mut child| child.wait().ok());
+        match ended.and_then(|status| Exit::of_code(status.code()?)) {
+            // It has said why, on the standard error that is ours, too.
+            Some(exit) if exit != Exit::Success => CliError::quiet(exit),
+            _ => failed("the server did not start"),
+        }
     }
 
     /// Ends the server that was started here, in an orderly way: it says by its exit code whether it gave back everything that
@@ -94,8 +107,13 @@ impl Server {
         };
         self.child = None;
         // What was held it says itself, on standard error.
-        let is_clean = status.code() == Some(Exit::Success.code().into());
-        is_clean.then_some(()).ok_or_else(|| failed(format!("the server held something to the end: {status}")))
+        match status.code().and_then(Exit::of_code) {
+            Some(Exit::Success) => Ok(()),
+            exit => Err(CliError::new(
+                exit.unwrap_or(Exit::Failure),
+                format!("the server did not end in an orderly way: {status}"),
+            )),
+        }
     }
 
     /// The server's process, if it is known.
@@ -127,9 +145,14 @@ impl Server {
             stream.read_to_string(&mut text)?;
             Ok(text)
         };
-        let text = read().map_err(|error| failed(format!("the admin port at {admin} does not answer: {error}")))?;
+        let text = read().map_err(|error| {
+            CliError::new(Exit::NoServer, format!("the admin port at {admin} does not answer: {error}"))
+        })?;
         if !text.starts_with("HTTP/1.1 200 ") {
-            return Err(failed(format!("the admin port at {admin} has no metrics")));
+            return Err(CliError::new(
+                Exit::NoServer,
+                format!("what answers at {admin} is no admin port: it has no metrics"),
+            ));
         }
         Ok(Metrics(text))
     }

@@ -113,7 +113,7 @@ pub(super) fn run(args: &SlowArgs) -> Result<(), CliError> {
     if args.slow + args.stalled > args.subscribers {
         return Err(CliError::new(Exit::Usage, "--slow and --stalled are more than --subscribers"));
     }
-    repeat(&args.common, |cpus| once(args, cpus))
+    repeat(&args.common, u64::from(args.subscribers) + 1, |cpus| once(args, cpus))
 }
 
 fn once(args: &SlowArgs, cpus: Cpus) -> Result<SlowResult, CliError> {

@@ -88,7 +88,7 @@ struct StormResult {
 /// Runs the scenario.
 pub(super) fn run(args: &StormArgs) -> Result<(), CliError> {
     args.common.no_peer("storm")?;
-    repeat(&args.common, |cpus| once(args, cpus))
+    repeat(&args.common, u64::from(args.clients) + u64::from(args.established) + 1, |cpus| once(args, cpus))
 }
 
 fn once(args: &StormArgs, cpus: Cpus) -> Result<StormResult, CliError> {

@@ -12,12 +12,12 @@ pub(super) const CAP_SYS_ADMIN: u32 = 21;
 
 /// The host whose `/proc` and `/sys` stand below `root`. Nothing is ever written.
 #[derive(Clone, Debug)]
-pub(super) struct Host {
+pub(in crate::cli) struct Host {
     root: PathBuf,
 }
 
 impl Host {
-    pub(super) fn new(root: impl Into<PathBuf>) -> Self {
+    pub(in crate::cli) fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
 
@@ -74,7 +74,7 @@ impl Host {
     }
 
     /// This process's soft limit, `u64::MAX` if there is none.
-    pub(super) fn soft_limit(&self, name: &str) -> Option<u64> {
+    pub(in crate::cli) fn soft_limit(&self, name: &str) -> Option<u64> {
         let text = self.text("proc/self/limits")?;
         let values = text.lines().find_map(|line| line.strip_prefix(name))?;
         let soft = values.split_whitespace().next()?;
@@ -88,7 +88,7 @@ impl Host {
     }
 
     /// The CPUs that this process may run on.
-    pub(super) fn allowed_cpus(&self) -> Vec<usize> {
+    pub(in crate::cli) fn allowed_cpus(&self) -> Vec<usize> {
         parse_list(&self.field("proc/self/status", "Cpus_allowed_list").unwrap_or_default())
     }
 
@@ -176,7 +176,7 @@ fn parse_list(text: &str) -> Vec<usize> {
 }
 
 /// CPUs as the kernel lists them, for people.
-pub(super) fn shown_list(cpus: &[usize]) -> String {
+pub(in crate::cli) fn shown_list(cpus: &[usize]) -> String {
     let list: Vec<_> = cpus.iter().map(usize::to_string).collect();
     // Runs are joined by the type that knows how.
     list.join(",").parse::<CpuSet>().map_or_else(|_| "none".to_owned(), |set| set.to_string())

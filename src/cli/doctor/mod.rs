@@ -2,7 +2,7 @@
 
 mod cpus;
 mod finding;
-mod host;
+pub(super) mod host;
 mod interrupts;
 mod kernel;
 mod limits;
