@@ -96,7 +96,7 @@ pub fn run(args: &ServeArgs) -> Result<(), CliError> {
 /// If the address cannot be printed, or the engine held something to the end.
 pub(super) fn run_until_shutdown(engine: Engine) -> Result<(), CliError> {
     // Orderly shutdown also where nobody reads the line any more.
-    let result = print(&format!("listening on {}\n", engine.local_addr()));
+    let result = print(&format!("listening on {}\nadmin port on {}\n", engine.local_addr(), engine.admin_addr()));
     if result.is_ok() {
         engine.run_until_shutdown();
     }

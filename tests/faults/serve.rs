@@ -1,7 +1,7 @@
 //! `tidegate serve` in a process of its own, seen from outside: its metrics, memory, descriptors and time.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread::JoinHandle;
 
@@ -11,6 +11,7 @@ use super::support::LIMIT;
 pub(super) struct Serve {
     child: Child,
     pub(super) address: SocketAddr,
+    admin: SocketAddr,
     log: Option<JoinHandle<String>>,
 }
 
@@ -50,22 +51,15 @@ impl Serve {
             stderr.read_to_string(&mut log).expect("text");
             log
         });
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().expect("piped")).read_line(&mut line).expect("text");
-        let Some(address) = line.trim_end().strip_prefix("listening on ") else {
-            panic!("{line:?}; {}", log.join().expect("it reads"));
-        };
-        Self { address: address.parse().expect("an address"), child, log: Some(log) }
+        let mut said = BufReader::new(child.stdout.as_mut().expect("piped")).lines().map(|line| line.expect("text"));
+        let mut address_behind = |label: &str| said.next()?.strip_prefix(label)?.parse().ok();
+        let (address, admin) = (address_behind("listening on "), address_behind("admin port on "));
+        let (Some(address), Some(admin)) = (address, admin) else { panic!("{}", log.join().expect("it reads")) };
+        Self { address, admin, child, log: Some(log) }
     }
 
     fn proc(&self, file: &str) -> String {
         std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).expect("it runs")
-    }
-
-    fn links(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it runs");
-        let target = |entry: std::io::Result<std::fs::DirEntry>| std::fs::read_link(entry.ok()?.path()).ok();
-        entries.filter_map(target).map(|target| target.to_string_lossy().into_owned()).collect()
     }
 
     /// Bytes of memory that are its own and resident.
@@ -84,18 +78,9 @@ impl Serve {
         fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("proc(5)")).sum()
     }
 
-    /// A connection to the admin port, which nobody printed: it is the other one that the process listens on.
+    /// A connection to the admin port.
     pub(super) fn admin(&self) -> Admin {
-        let sockets: Vec<String> = self.links();
-        let table = self.proc("net/tcp");
-        let listening = table.lines().skip(1).filter_map(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            let is_ours = fields[3] == "0A" && sockets.contains(&format!("socket:[{}]", fields[9]));
-            let port = u16::from_str_radix(fields[1].split_once(':')?.1, 16).ok()?;
-            (is_ours && port != self.address.port()).then_some(port)
-        });
-        let [port] = listening.collect::<Vec<_>>()[..] else { panic!("one other port\n{table}") };
-        Admin::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        Admin::connect(self.admin)
     }
 
     /// Ends it in an orderly way; it must have given everything back. Returns what it logged.

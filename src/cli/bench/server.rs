@@ -1,7 +1,7 @@
 //! The server under measurement: a child process, or one that runs elsewhere.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -45,19 +45,9 @@ impl Server {
         if let Some(address) = options.address()? {
             return Ok(Self { child: None, pid: options.pid, address, admin: options.admin, cpus });
         }
-        // The admin port is not printed, so one is chosen here; whoever takes it in between ends the run with a sentence.
-        let admin = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).map_err(failed)?;
         let program = std::env::current_exe().map_err(failed)?;
         let mut command = Command::new(program);
-        command.args([
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--shards",
-            &shards.to_string(),
-            "--admin",
-            &admin.to_string(),
-        ]);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", &shards.to_string()]);
         if let Some(list) = list {
             command.args(["--cpus", list]);
         }
@@ -66,11 +56,13 @@ impl Server {
         }
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
         let stdout = child.stdout.take().expect("it is piped");
-        let mut server = Self { pid: Some(child.id()), child: Some(child), address: admin, admin: Some(admin), cpus };
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line).map_err(failed)?;
-        let address = line.trim_end().strip_prefix("listening on ").and_then(|address| address.parse().ok());
-        match address {
+        let mut said = BufReader::new(stdout).lines();
+        let mut address_behind = |label: &str| said.next()?.ok()?.strip_prefix(label)?.parse().ok();
+        let (address, admin) = (address_behind("listening on "), address_behind("admin port on "));
+        // It is ended, should it not say where it is.
+        let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut server = Self { pid: Some(child.id()), child: Some(child), address: nowhere, admin, cpus };
+        match address.filter(|_| admin.is_some()) {
             Some(address) => server.address = address,
             None => return Err(server.did_not_start()),
         }
