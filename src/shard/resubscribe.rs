@@ -4,7 +4,7 @@
 //! subscribes to what it is subscribed to, or has given a subscription up before, is sent again what it was sent: a few bytes ask for
 //! megabytes, as often as it likes. So from then on what brings its new subscribers to the head is counted, and while more than
 //! [`Limits::resent_bytes`](crate::limits::Limits::resent_bytes) was sent in [`RESENT_PERIOD`], `Subscribe` is refused; what it is
-//! subscribed to goes on. A position that can be resumed costs only what has happened since.
+//! subscribed to goes on. Trusted addresses have no such limit, as they have none on messages. A position that can be resumed costs only what has happened since.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -38,6 +38,9 @@ impl Core {
             return false;
         }
         let connection = self.at(index);
+        if connection.is_trusted {
+            return true;
+        }
         if at.is_some() {
             connection.subscribes_again();
         }

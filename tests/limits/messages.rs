@@ -236,12 +236,27 @@ fn a_publish_with_a_sequence_waits_instead_of_being_refused() {
 }
 
 #[test]
-fn who_is_trusted_has_no_limit_on_messages() {
+fn who_is_trusted_has_no_limit_on_messages_and_what_is_sent_again() {
     let engine = super::support::engine(|config| {
         (config.limits.messages_per_second, config.limits.message_burst) = (1, 1);
+        config.limits.resent_bytes = 1;
     });
     let mut client = Raw::hello(engine.local_addr());
     (0..20).for_each(|_| client.is_served());
+    let subscribe = tidegate::protocol::wire::Subscribe { topic: "t/*".into(), ..Default::default() };
+    let publish = tidegate::protocol::wire::Publish {
+        topic: "t/x".into(),
+        records: vec![super::support::keyed("k", "v")],
+        ..Default::default()
+    };
+    client.send(21, Body::Publish(publish));
+    client.frame();
+    for request in 22..30 {
+        client.send(request, Body::Subscribe(subscribe.clone()));
+        let frame = client.frame();
+        assert!(matches!(frame.body, Some(server_frame::Body::Subscribed(_))), "{frame:?}");
+        client.frame();
+    }
     assert_eq!(hits(&engine), LimitHits::default());
     end(engine);
 }
