@@ -167,7 +167,16 @@ impl Core {
             }
             Origin::Program(_) => (Publisher::Program, 0, SessionId::NOBODY, Moment::default(), 0),
         };
-        let topic = self.topic_to_publish(&publish.topic)?;
+        let topic = match self.topics.find(publish.topic.as_str()) {
+            Some(topic) => topic,
+            None => {
+                // What is refused brings nothing into being; but a number is used up under the topic's id.
+                if sequence == 0 {
+                    self.check_first(publish)?;
+                }
+                self.create_topic(&publish.topic)?
+            }
+        };
         let id = self.topics.topic(topic).id;
         if sequence > 0
             && let SequenceCheck::Duplicate { offset } = self.sequences.check(session.0, id, sequence)
@@ -190,11 +199,14 @@ impl Core {
         Ok(wire::Published { offset: last.0, duplicate: false })
     }
 
-    /// The topic of that name; made, if it does not exist.
-    fn topic_to_publish(&mut self, name: &TopicName) -> Result<TopicIndex, Refused> {
-        if let Some(topic) = self.topics.find(name.as_str()) {
-            return Ok(topic);
-        }
+    /// Whether the first publish to a topic will be applied.
+    fn check_first(&mut self, publish: &Publish) -> Result<(), Refused> {
+        let records = publish.records.as_ref().map_err(Refused::clone)?;
+        let checked = self.topics.empty_log(&publish.topic).check(records, publish.replace);
+        checked.map_err(|error| self.refusal(error))
+    }
+
+    fn create_topic(&mut self, name: &TopicName) -> Result<TopicIndex, Refused> {
         let limit = self.settings.limits.topics;
         let created = (self.topics.len() + self.directory.len() < limit).then(|| self.topics.create(name, self.now));
         let Some(Ok(topic)) = created else {
@@ -215,14 +227,17 @@ impl Core {
         replace: bool,
         at: Moment,
     ) -> Result<Offset, Refused> {
-        let applied = self.topics.topic_mut(topic).log.apply(records, replace, at).map_err(|error| {
-            self.counters.limit_hits.keys += u64::from(matches!(error, ApplyError::KeysFull { .. }));
-            Refused::new(error.code(), error.to_string())
-        })?;
+        let applied = self.topics.topic_mut(topic).log.apply(records, replace, at);
+        let applied = applied.map_err(|error| self.refusal(error))?;
         let class = self.topics.topic(topic).class;
         self.counters.classes[class.0 as usize].published += applied.appended;
         self.appended(topic);
         Ok(applied.last)
+    }
+
+    fn refusal(&mut self, error: ApplyError) -> Refused {
+        self.counters.limit_hits.keys += u64::from(matches!(error, ApplyError::KeysFull { .. }));
+        Refused::new(error.code(), error.to_string())
     }
 
     /// For a harness that keeps a model of the topics.

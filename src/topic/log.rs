@@ -162,6 +162,15 @@ impl Log {
         Ok(Applied { last: self.head, appended: self.head.since(before) })
     }
 
+    /// Whether [`Log::apply`] would take such a publish.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Log::apply`].
+    pub fn check(&self, records: &[NewRecord], replace: bool) -> Result<(), ApplyError> {
+        if replace { self.check_replace(records).map(drop) } else { self.check_room(records) }
+    }
+
     /// The limit holds for the state that results, in whatever order the records come.
     fn check_room(&self, records: &[NewRecord]) -> Result<(), ApplyError> {
         let limit = self.settings.keys;
@@ -189,18 +198,23 @@ impl Log {
         }
     }
 
-    fn replace(&mut self, records: &[NewRecord], now: Moment) -> Result<(), ApplyError> {
+    /// The last record of each key: of one that comes twice it counts, as it would without `replace`.
+    fn check_replace<'a>(&self, records: &'a [NewRecord]) -> Result<HashMap<&'a [u8], usize>, ApplyError> {
         if records.iter().any(NewRecord::is_event) {
             return Err(ApplyError::EventInReplace);
         }
-        // Of a key that comes twice the last record counts, as it would without `replace`.
         let last: HashMap<&[u8], usize> =
             records.iter().enumerate().map(|(index, record)| (&record.key[..], index)).collect();
-        let is_kept = |key: &[u8]| last.get(key).is_some_and(|&index| !records[index].is_delete);
-        let kept = last.keys().filter(|key| is_kept(key)).count();
+        let kept = last.values().filter(|&&index| !records[index].is_delete).count();
         if kept > self.settings.keys {
             return Err(ApplyError::KeysFull { limit: self.settings.keys });
         }
+        Ok(last)
+    }
+
+    fn replace(&mut self, records: &[NewRecord], now: Moment) -> Result<(), ApplyError> {
+        let last = self.check_replace(records)?;
+        let is_kept = |key: &[u8]| last.get(key).is_some_and(|&index| !records[index].is_delete);
         let gone: Vec<Offset> =
             self.values().filter(|(_, entry)| !is_kept(entry.key())).map(|(offset, _)| offset).collect();
         gone.into_iter().for_each(|offset| self.delete_at(offset, now));

@@ -155,20 +155,24 @@ impl Registry {
         let (true, Some(next_id)) = (self.at_home < self.limits.topics, next_id) else {
             return Err(TopicsFull { limit: self.limits.topics });
         };
-        let class = self.class_of(name);
-        let settings = LogSettings::new(self.class(class), &self.limits);
         let topic = Topic {
             id: TopicId(self.next_id),
             name: name.clone(),
             epoch: Epoch(self.epochs.next()),
-            class,
+            class: self.class_of(name),
             created: now,
-            log: Log::new(settings),
+            log: self.empty_log(name),
             follows: None,
         };
         self.next_id = next_id;
         self.at_home += 1;
         Ok(self.insert(topic))
+    }
+
+    /// The log with which a topic of that name would begin.
+    #[must_use]
+    pub fn empty_log(&self, name: &TopicName) -> Log {
+        Log::new(LogSettings::new(self.class(self.class_of(name)), &self.limits))
     }
 
     /// A replica of a topic whose home is another shard.

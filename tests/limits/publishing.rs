@@ -63,6 +63,51 @@ fn there_are_so_many_topics() {
     end(engine);
 }
 
+#[test]
+fn what_is_refused_creates_no_topic() {
+    for shards in [1, 4] {
+        let engine = engine(|config| {
+            config.shards = Shards::Count(shards);
+            config.classes = vec![TopicClass { keys: 1, ..TopicClass::catch_all() }];
+            (config.limits.key_bytes, config.limits.value_bytes, config.limits.publish_records) = (3, 4, 2);
+        });
+        let mut subscriber = Client::hello(engine.local_addr());
+        subscriber.send(Body::Subscribe(Subscribe { topic: "**".into(), ..Subscribe::default() }));
+        let server_frame::Body::Subscribed(answer) = subscriber.body() else { panic!("no Subscribed") };
+        assert_eq!((answer.topic_id, answer.matching), (0, 0));
+        let mut client = Client::hello(engine.local_addr());
+        let two_keys = || vec![keyed("a", "1"), keyed("b", "1")];
+        let unseen = |topic: &str, records, replace| Publish { topic: topic.into(), records, sequence: 0, replace };
+        let publishes = [
+            (unseen("r/1", vec![keyed("keys", "v")], false), Code::Invalid),
+            (unseen("r/2", vec![event("large")], false), Code::TooLarge),
+            (unseen("r/3", vec![], false), Code::Invalid),
+            (unseen("r/4", vec![event("e"); 3], false), Code::TooLarge),
+            (unseen("r/5", vec![event("e")], true), Code::Invalid),
+            (unseen("r/6", two_keys(), false), Code::LimitReached),
+            (unseen("r/7", two_keys(), true), Code::LimitReached),
+        ];
+        for (publish, code) in publishes {
+            let topic = publish.topic.clone();
+            let request = client.send(Body::Publish(publish));
+            let frame = client.frame();
+            let Some(server_frame::Body::Error(error)) = frame.body else { panic!("{topic}: {frame:?}") };
+            assert_eq!((frame.request, error.code()), (request, code), "{topic}");
+        }
+        assert_eq!(
+            hits(&engine),
+            LimitHits { key_bytes: 1, value_bytes: 1, publish_records: 1, keys: 2, ..LimitHits::default() }
+        );
+        assert_eq!(engine.report().expect("the shards answer").gauges.topics, 0);
+        // The first that is taken is the first that a subscriber hears of.
+        client.publish_records("r/8", vec![keyed("a", "1")]);
+        let server_frame::Body::Subscribed(first) = subscriber.body() else { panic!("no Subscribed") };
+        assert_eq!(first.topic, "r/8");
+        assert_eq!(subscriber.patch().to, 1);
+        end(engine);
+    }
+}
+
 /// An engine with one class of topics.
 fn with_class(class: TopicClass) -> Engine {
     engine(|config| config.classes = vec![class])
