@@ -44,7 +44,7 @@ pub struct Malformed {
 ///
 /// # Errors
 /// If it is not a [`wire::ClientFrame`], has no body, uses groups (which proto3 does not have), or has more records than
-/// `limits` allow. Nothing has been allocated for it then, unless it failed within a body.
+/// `limits` allow (see [`without_records`]). Nothing has been allocated for it then, unless it failed within a body.
 pub fn decode(message: &[u8], limits: &EnvelopeLimits) -> Result<wire::ClientFrame, Malformed> {
     let request = scan::client_frame(message, limits)?;
     let invalid = |reason| Malformed { request, code: wire::Code::Invalid, reason };
@@ -55,6 +55,35 @@ pub fn decode(message: &[u8], limits: &EnvelopeLimits) -> Result<wire::ClientFra
         return Err(invalid("The frame has no body that this version knows."));
     }
     Ok(frame)
+}
+
+/// The request and the publish of a message that [`decode`] refused as `TOO_LARGE`, without its records, for which nothing is allocated:
+/// its publisher numbered it, and the number counts. None if the rest is malformed, too.
+#[must_use]
+pub fn without_records(message: &[u8]) -> Option<(u64, wire::Publish)> {
+    let frame = FrameWithoutRecords::decode(message).ok()?;
+    let PublishWithoutRecords { topic, sequence, replace } = frame.publish?;
+    Some((frame.request, wire::Publish { topic, records: Vec::new(), sequence, replace }))
+}
+
+/// A `ClientFrame` of which everything but a publish is skipped.
+#[derive(Clone, PartialEq, prost::Message)]
+struct FrameWithoutRecords {
+    #[prost(uint64, tag = "1")]
+    request: u64,
+    #[prost(message, optional, tag = "5")]
+    publish: Option<PublishWithoutRecords>,
+}
+
+/// A `Publish` of which the records are skipped.
+#[derive(Clone, PartialEq, prost::Message)]
+struct PublishWithoutRecords {
+    #[prost(string, tag = "1")]
+    topic: String,
+    #[prost(uint64, tag = "3")]
+    sequence: u64,
+    #[prost(bool, tag = "4")]
+    replace: bool,
 }
 
 /// Encodes an answer as a whole WebSocket frame, head included. `request` is that of the frame it answers, or 0.

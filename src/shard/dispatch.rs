@@ -34,7 +34,7 @@ impl Core {
             return self.credit(index, request, credit.bytes);
         }
         if let client_frame::Body::Publish(publish) = body {
-            return self.publish_admitted(index, request, publish);
+            return self.publish_admitted(index, request, publish, None);
         }
         if !self.admit_message(index, request) {
             return;

@@ -27,14 +27,21 @@ pub struct Refused {
 }
 
 impl Refused {
-    fn new(code: Code, message: impl Into<String>) -> Self {
+    pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
 }
 
 impl Core {
     /// A publish, after the rate was looked at. One with a sequence is never refused for a passing reason: reading pauses.
-    pub(super) fn publish_admitted(&mut self, index: u32, request: u64, publish: wire::Publish) {
+    /// `refused`: why its records are not there.
+    pub(super) fn publish_admitted(
+        &mut self,
+        index: u32,
+        request: u64,
+        publish: wire::Publish,
+        refused: Option<Refused>,
+    ) {
         if let Err(wait) = self.take_rate(index) {
             if publish.sequence == 0 {
                 return self.over_rate(index, request, wait);
@@ -45,14 +52,20 @@ impl Core {
             connection.wake_at = connection.wake_at.min(until);
             self.arm(index, until);
         }
-        match self.parse(index, request, publish) {
+        match self.parse(index, request, publish, refused) {
             Ok(publish) => self.send_home(index, publish),
             Err(refused) => self.refuse(index, request, &refused),
         }
     }
 
     /// Checks what can be checked where the publisher is, and starts the windows.
-    fn parse(&mut self, index: u32, request: u64, publish: wire::Publish) -> Result<Publish, Refused> {
+    fn parse(
+        &mut self,
+        index: u32,
+        request: u64,
+        publish: wire::Publish,
+        refused: Option<Refused>,
+    ) -> Result<Publish, Refused> {
         let here = self.topics.find(&publish.topic).map(|topic| self.topics.topic(topic));
         let known = here.map(|topic| (topic.name.clone(), topic.class));
         let (topic, class) = match known {
@@ -67,7 +80,10 @@ impl Core {
                 (topic, class)
             }
         };
-        let records = self.parse_records(class, publish.records, publish.replace);
+        let records = match refused {
+            None => self.parse_records(class, publish.records, publish.replace),
+            Some(refused) => Err(refused),
+        };
         let connection = self.at(index).socket;
         let session = self.at(index).session.expect("a publisher said Hello");
         let (shard, since, sequence) = (self.shard, self.at(index).session_since, publish.sequence);

@@ -10,6 +10,7 @@ use crate::protocol::websocket::{Message, ReceiverLimit, Violation};
 use crate::protocol::wire::Code;
 use crate::shard::connection::Stage;
 use crate::shard::core::{Core, Order};
+use crate::shard::publish::Refused;
 
 impl Core {
     /// Bytes of a connection, in the buffer that they arrived in.
@@ -102,7 +103,7 @@ impl Core {
                         self.counters.frames_received += 1;
                         self.dispatch(index, frame);
                     }
-                    Err(malformed) => self.malformed(index, &malformed),
+                    Err(malformed) => self.malformed(index, bytes, &malformed),
                 }
             }
             (Message::Text(_), Endpoint::Tidegate) => {
@@ -134,11 +135,15 @@ impl Core {
     }
 
     /// A message that is no frame of ours. Message boundaries hold, so the connection goes on, once it has said `Hello`.
-    fn malformed(&mut self, index: u32, malformed: &envelope::Malformed) {
-        if malformed.code == Code::TooLarge {
-            self.counters.limit_hits.publish_records += 1;
-        }
+    fn malformed(&mut self, index: u32, message: &[u8], malformed: &envelope::Malformed) {
+        let is_too_large = malformed.code == Code::TooLarge;
+        self.counters.limit_hits.publish_records += u64::from(is_too_large);
         if self.at(index).session.is_some() {
+            // Too many records are a lasting refusal, which uses the publish's number up.
+            if let Some((request, publish)) = is_too_large.then(|| envelope::without_records(message)).flatten() {
+                let refused = Refused::new(malformed.code, malformed.reason);
+                return self.publish_admitted(index, request, publish, Some(refused));
+            }
             if self.admit_message(index, malformed.request) {
                 self.answer_error(
                     index,

@@ -236,6 +236,42 @@ fn a_publish_with_a_sequence_waits_instead_of_being_refused() {
 }
 
 #[test]
+fn a_publish_of_too_many_records_uses_its_number_up_and_waits_if_it_has_one() {
+    let engine = strict(|limits| {
+        (limits.messages_per_second, limits.message_burst, limits.publish_records) = (20, 2, 3);
+    });
+    let mut client = Raw::hello(engine.local_addr());
+    let publish = |records, sequence| {
+        let records = vec![super::support::event("e"); records];
+        let publish = Publish { topic: "t".into(), records, sequence, ..Publish::default() };
+        masked(FIN | BINARY, &envelope(sequence + 10, Body::Publish(publish)))
+    };
+    client.write(&(1..=8).flat_map(|sequence| publish(4, sequence)).collect::<Vec<_>>());
+    for sequence in 1..=8 {
+        let frame = client.frame();
+        let Some(server_frame::Body::Error(error)) = frame.body else { panic!("{frame:?}") };
+        assert_eq!((frame.request, error.code()), (sequence + 10, Code::TooLarge));
+        assert_eq!(error.message, "The publish has too many records.");
+    }
+    let mut published = |records, sequence| {
+        client.write(&publish(records, sequence));
+        let frame = client.frame();
+        let Some(server_frame::Body::Published(published)) = frame.body else { panic!("{frame:?}") };
+        assert_eq!(frame.request, sequence + 10);
+        (published.offset, published.duplicate)
+    };
+    assert_eq!([published(1, 8), published(4, 8), published(1, 7)], [(0, true); 3]);
+    assert_eq!(published(3, 9), (3, false), "nothing of what was refused was applied");
+    let hits = hits(&engine);
+    assert!(hits.messages_per_second > 0);
+    assert_eq!(
+        LimitHits { messages_per_second: 0, publish_records: 9, ..LimitHits::default() },
+        LimitHits { messages_per_second: 0, ..hits }
+    );
+    end(engine);
+}
+
+#[test]
 fn who_is_trusted_has_no_limit_on_messages_and_what_is_sent_again() {
     let engine = super::support::engine(|config| {
         (config.limits.messages_per_second, config.limits.message_burst) = (1, 1);

@@ -37,6 +37,13 @@ fn a_large_answer_has_the_long_head() {
 #[test]
 fn one_record_too_many_is_too_large_and_names_its_request() {
     let expected = Malformed { request: 7, code: Code::TooLarge, reason: "The publish has too many records." };
+    // What is left says of what it was too much.
+    let numbered = Publish { topic: "a/b".to_owned(), sequence: 3, replace: true, ..Publish::default() };
+    let body = Publish { records: vec![Record::default(); 9], ..numbered.clone() };
+    let message = encode_client(&ClientFrame { request: 7, body: Some(Body::Publish(body)) });
+    assert_eq!(decode(&message, &LIMITS), Err(expected));
+    assert_eq!(without_records(&message), Some((7, numbered)));
+    assert_eq!(without_records(&message[..message.len() - 1]), None);
     assert_eq!(decode(&encode_client(&publish(9)), &LIMITS), Err(expected));
     // Also over two publishes, which a decoder merges.
     let twice = [encode_client(&publish(4)), encode_client(&publish(5))].concat();
