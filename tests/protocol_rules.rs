@@ -140,6 +140,15 @@ fn an_answer_for_each_topic_that_matches_and_a_patch_behind_each() {
     }
     topics.sort();
     assert_eq!(topics, ["m/a", "m/b"]);
+
+    // One that comes later says with how many it is there, also if another subscription serves it.
+    client.subscribe_to("m/b");
+    let mut publisher = Client::hello(engine.local_addr());
+    publisher.publish_records("m/e", vec![keyed("k", "v")]);
+    let frame = client.frame();
+    let Some(Body::Subscribed(later)) = frame.body else { panic!("no Subscribed but {:?}", frame.body) };
+    assert_eq!((frame.request, later.topic.as_str(), later.matching), (0, "m/e", 3));
+    client.patch();
     end(engine);
 }
 
@@ -153,12 +162,16 @@ fn an_overlapping_subscription_is_answered_and_changes_nothing() {
     assert!(overlapping.resumed);
     assert_eq!((patch.from, patch.to, patch.reset, patch.records.len()), (1, 1, false, 0));
     assert!(patch.checksum.is_some());
+    Client::hello(engine.local_addr()).publish_records("m/b", vec![keyed("k", "1")]);
+    assert_eq!(subscribed(&mut client).matching, 2);
+    client.patch();
 
     // Once the first is gone, the next one serves the topic, anew.
     client.send(client_frame::Body::Unsubscribe(wire::Unsubscribe { topic: "m/a".into() }));
     let Body::Unsubscribed(unsubscribed) = client.body() else { panic!("no Unsubscribed") };
     assert_eq!((unsubscribed.topic.as_str(), unsubscribed.reason()), ("m/a", Code::Ok));
-    assert!(!subscribed(&mut client).resumed);
+    let next = subscribed(&mut client);
+    assert_eq!((next.resumed, next.matching), (false, 2), "of those that the pattern matches");
     let patch = client.patch();
     assert_eq!((patch.from, patch.to, patch.reset), (0, 1, true));
     end(engine);

@@ -118,11 +118,12 @@ fn a_pattern_matches_topics_of_every_home_now_and_later() {
             other => panic!("{other:?}"),
         }
     }
-    for at in 10..20 {
-        let at_client = at % clients.len();
+    for at in 10..20_u32 {
+        let at_client = at as usize % clients.len();
         clients[at_client].publish_records(&format!("m/{at}"), vec![keyed("k", "v")]);
         let Body::Subscribed(subscribed) = subscriber.body() else { panic!("no Subscribed") };
         assert_eq!((subscribed.topic, subscribed.resumed), (format!("m/{at}"), false));
+        assert_eq!(subscribed.matching, at + 1, "with those that are there already");
         assert_eq!(subscriber.patch().to, 1);
     }
     end(engine);
@@ -261,6 +262,7 @@ fn a_topic_that_was_forgotten_comes_back_as_another_everywhere() {
         for client in &mut clients {
             let Body::Subscribed(subscribed) = client.body() else { panic!("no Subscribed in round {round}") };
             epochs.insert(subscribed.epoch);
+            assert_eq!(subscribed.matching, 1, "those before it are no more, in round {round}");
             assert_eq!(client.patch().to, 1);
         }
         publisher.publish_records("x/y", vec![wire::Record { delete: true, ..keyed("k", "") }]);

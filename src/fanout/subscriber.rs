@@ -14,6 +14,8 @@ pub struct Subscription {
     pub options: Option<Box<SubscriptionOptions>>,
     /// Order among the connection's subscriptions: of several that match a topic the lowest serves it.
     pub serial: u32,
+    /// How many topics match now, whichever subscription serves them.
+    pub matching: u32,
 }
 
 /// Where a subscriber is listed at its topic.
@@ -66,7 +68,7 @@ pub struct Waiting {
     pub resume: Option<Offset>,
     /// The request that `Subscribed` will answer.
     pub request: u64,
-    /// How many topics matched.
+    /// How many topics matched when this one came.
     pub matching: u32,
 }
 
@@ -77,7 +79,7 @@ pub struct Announcement {
     pub request: u64,
     /// Whether the client goes on from the position that it gave (or holds).
     pub is_resumed: bool,
-    /// How many topics matched.
+    /// How many topics matched when this one came.
     pub matching: u32,
 }
 

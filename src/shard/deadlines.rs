@@ -266,7 +266,8 @@ impl Core {
             self.raise_lowest(topic);
             self.arm_topic_deadlines(topic);
         } else if self.topics.topic(topic).is_at_home() {
-            let id = self.topics.topic(topic).id;
+            let (id, name) = (self.topics.topic(topic).id, self.topics.topic(topic).name.clone());
+            self.matches_no_longer(&name);
             self.forget(topic);
             self.tell_others(|| ShardMessage::Forgotten(id));
         } else {

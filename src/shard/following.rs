@@ -18,14 +18,13 @@ impl Core {
     /// A topic came into being at another shard: everyone here whose subscription matches gets it.
     pub(super) fn created_elsewhere(&mut self, home: ShardId, name: TopicName, id: TopicId, epoch: Epoch) {
         self.directory.add(id, Remote { name: name.clone(), epoch, home });
-        for interest in self.interested(&name) {
-            self.attach(interest.connection.index, interest.subscription, Match::Elsewhere(id), None, 0, 1);
-        }
+        self.attach_interested(&name, Match::Elsewhere(id));
     }
 
     /// A topic is no more.
     pub(super) fn forgotten_elsewhere(&mut self, id: TopicId) {
-        self.directory.remove(id);
+        let remote = self.directory.remove(id).expect("it was created before it was forgotten");
+        self.matches_no_longer(&remote.name);
         if let Some(topic) = self.topics.find_id(id) {
             self.forget(topic);
         }

@@ -76,7 +76,8 @@ impl Core {
             }
         };
         let matching = self.matching(&pattern);
-        let count = u32::try_from(matching.len()).unwrap_or(u32::MAX);
+        let count = u32::try_from(matching.len()).expect("topics have ids of 32 bits");
+        self.at(index).subscriptions[at as usize].as_mut().expect("it was just made").matching = count;
         if matching.is_empty() {
             let subscribed = wire::Subscribed { topic: subscribe.topic.clone(), ..wire::Subscribed::default() };
             return self.answer(index, request, Body::Subscribed(subscribed));
@@ -88,7 +89,7 @@ impl Core {
                 Match::Here(topic) if is_unsure && !self.topics.topic(topic).is_at_home() => Match::Lagging(topic),
                 known => known,
             };
-            let attached = self.attach(index, at, found, resume, request, count);
+            let attached = self.attach(index, at, found, resume, request);
             self.count_resent(index, attached);
             is_answered |= attached != Attached::LeftOut;
         }
@@ -120,7 +121,7 @@ impl Core {
             // Another subscription that matches serves the topic from now on, anew and with its own options.
             let name = self.topics.topic(topic).name.clone();
             if let Some(next) = self.first_matching(index, &name) {
-                let attached = self.attach(index, next, Match::Here(topic), None, 0, 1);
+                let attached = self.attach(index, next, Match::Here(topic), None, 0);
                 self.count_resent(index, attached);
             }
         }
@@ -131,17 +132,34 @@ impl Core {
     /// A topic came into being: everyone whose subscription matches gets it.
     pub(super) fn topic_created(&mut self, topic: TopicIndex, name: &TopicName) {
         self.make_channel(topic);
-        for interest in self.interested(name) {
-            self.attach(interest.connection.index, interest.subscription, Match::Here(topic), None, 0, 1);
-        }
+        self.attach_interested(name, Match::Here(topic));
         self.look_after_idle_topic(topic);
     }
 
+    /// A topic has come to match subscriptions of its name.
+    pub(super) fn attach_interested(&mut self, name: &TopicName, found: Match) {
+        for Interest { connection, subscription } in self.interested(name) {
+            self.interested_subscription(connection.index, subscription).matching += 1;
+            self.attach(connection.index, subscription, found, None, 0);
+        }
+    }
+
+    /// A topic of that name, here or elsewhere, is no more.
+    pub(super) fn matches_no_longer(&mut self, name: &TopicName) {
+        for Interest { connection, subscription } in self.interested(name) {
+            self.interested_subscription(connection.index, subscription).matching -= 1;
+        }
+    }
+
     /// Whose subscriptions match a name.
-    pub(super) fn interested(&self, name: &TopicName) -> Vec<Interest> {
+    fn interested(&self, name: &TopicName) -> Vec<Interest> {
         let mut interested = Vec::new();
         self.interests.matches(name, &mut interested);
         interested
+    }
+
+    fn interested_subscription(&mut self, index: u32, subscription: u32) -> &mut Subscription {
+        self.at(index).subscriptions[subscription as usize].as_mut().expect("one that is gone has no interest")
     }
 
     /// Lets a subscription serve a topic, unless an earlier one does: then the client only gets its answer.
@@ -152,8 +170,8 @@ impl Core {
         found: Match,
         resume: Option<&wire::Position>,
         request: u64,
-        matching: u32,
     ) -> Attached {
+        let matching = self.topics_matching(index, subscription);
         let here = match found {
             Match::Here(topic) | Match::Lagging(topic) => Some(topic),
             Match::Elsewhere(id) => self.topics.find_id(id),
@@ -334,6 +352,11 @@ impl Core {
         self.at(index).subscriptions.get(subscription as usize)?.as_ref()
     }
 
+    /// How many topics match a subscription now.
+    pub(super) fn topics_matching(&mut self, index: u32, subscription: u32) -> u32 {
+        self.subscription(index, subscription).map_or(0, |subscription| subscription.matching)
+    }
+
     fn subscription_of(&mut self, index: u32, pattern: &Pattern) -> Option<u32> {
         let subscriptions = &self.at(index).subscriptions;
         let at = subscriptions.iter().position(|held| held.as_ref().is_some_and(|held| held.pattern == *pattern))?;
@@ -344,7 +367,7 @@ impl Core {
         let connection = self.at(index);
         let serial = connection.subscription_serial;
         connection.subscription_serial += 1;
-        let subscription = Some(Subscription { pattern: pattern.clone(), options, serial });
+        let subscription = Some(Subscription { pattern: pattern.clone(), options, serial, matching: 0 });
         let hole = connection.subscriptions.iter().position(Option::is_none);
         let at = hole.unwrap_or_else(|| {
             if connection.subscriptions.is_empty() {

@@ -89,3 +89,44 @@ fn a_subscribe_whose_topic_is_forgotten_before_it_is_answered_is_answered_nevert
     assert!(answered.contains(&before));
     world.end();
 }
+
+#[test]
+fn a_subscriber_that_starts_anew_because_the_log_forgot_is_told_how_many_topics_match() {
+    let mut world = World::new(1, |settings| settings.limits.messages_per_second = u32::MAX);
+    let mut publisher = world.hello(0);
+    for topic in ["r/1", "r/2"] {
+        world.publish(&mut publisher, topic, vec![keyed("k", "v")]);
+    }
+    let mut client = world.connect(0);
+    // With so little credit it is sent one patch at a time.
+    world.send(&mut client, client_frame::Body::Hello(wire::Hello { credit_bytes: 1, ..wire::Hello::default() }));
+    world.subscribe(&mut client, "r/*");
+    let Body::Welcome(_) = world.body(&mut client) else { panic!("no Welcome") };
+    let mut patches = 0;
+    while patches < 2 {
+        match world.body(&mut client) {
+            Body::Subscribed(subscribed) => assert_eq!((subscribed.resumed, subscribed.matching), (false, 2)),
+            Body::Patch(_) => {
+                patches += 1;
+                if patches < 2 {
+                    world.send(&mut client, client_frame::Body::Credit(wire::Credit { bytes: 1_000 }));
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // More deletes than are kept for those who are behind.
+    for round in 0..5 {
+        let keys = || (0..1_024).map(move |key| format!("{round}.{key}"));
+        world.publish(&mut publisher, "r/1", keys().map(|key| keyed(&key, "v")).collect());
+        world.publish(&mut publisher, "r/1", keys().map(|key| deleted(&key)).collect());
+        world.settle();
+    }
+    world.send(&mut client, client_frame::Body::Credit(wire::Credit { bytes: 1_000 }));
+    let frame = world.frame(&mut client);
+    let Some(Body::Subscribed(anew)) = frame.body else { panic!("no Subscribed but {:?}", frame.body) };
+    assert_eq!((frame.request, anew.topic.as_str(), anew.resumed, anew.matching), (0, "r/1", false, 2));
+    let Body::Patch(patch) = world.body(&mut client) else { panic!("no patch") };
+    assert!(patch.reset);
+    world.end();
+}

@@ -46,7 +46,9 @@ impl Core {
         if !self.topics.topic(topic).log.is_valid(&cursor) {
             self.counters.restarts += 1;
             cursor = self.topics.topic(topic).log.start(None).0;
-            let announcement = Announcement { request: 0, is_resumed: false, matching: 1 };
+            let serving = self.at(index).subscribers[position as usize].subscription;
+            let matching = self.topics_matching(index, serving);
+            let announcement = Announcement { request: 0, is_resumed: false, matching };
             self.at(index).subscribers[position as usize].extra().announcements.push(announcement);
             self.say_announcements(index, position);
         }
