@@ -108,6 +108,24 @@ fn the_table_of_close_codes_says_who_comes_back() {
     assert!(rows >= 15, "only {rows} rows of close codes were found");
 }
 
+/// Codes of the contract that no frame of this version carries.
+const UNUSED: [wire::Code; 3] = [wire::Code::Forbidden, wire::Code::Revoked, wire::Code::SessionExpired];
+
+#[test]
+fn every_code_that_the_engine_sends_is_explained() {
+    let codes: Vec<_> = (0..).map_while(|number| wire::Code::try_from(number).ok()).collect();
+    assert_eq!(codes.last(), Some(&wire::Code::Internal), "the contract's last one");
+    for code in codes {
+        let is_explained = DOCUMENT.contains(&format!("`{}`", code.as_str_name()));
+        assert_eq!(is_explained, !UNUSED.contains(&code), "{}", code.as_str_name());
+    }
+    // Those that answer a frame without ending the connection have a row that says what to do.
+    for code in ["INVALID", "UNAUTHENTICATED", "NOT_FOUND", "TOO_LARGE", "RATE_LIMITED", "OVERLOADED", "LIMIT_REACHED"]
+    {
+        assert!(DOCUMENT.contains(&format!("\n| `CODE_{code}` |")), "no row for CODE_{code}");
+    }
+}
+
 /// Sends the document's own bytes, and compares what the engine answers with the document's.
 #[test]
 fn the_session_of_the_document_happens_so() {
