@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "a test of several files")]
 
 mod again;
+mod descriptors;
 mod filtered;
 mod forgetting;
 mod handed;
