@@ -19,8 +19,8 @@ use crate::client::{Client, Options, PatchUpdate, SubscribeOptions, Subscription
 /// VALUE` for an event; `+` before the offset marks a record sent ahead of its place. What a patch left out is
 /// counted in a line of its own. Control characters are printed as escapes.
 ///
-/// With --json, each line is an object with `type` (`subscribed`, `record`, `patch`, `unsubscribed`, `notice`) and
-/// `topic`. A `record` has `offset`, `priority` and either `key` with `value` or `delete`, or only `value`. Keys and
+/// With --json, each line is an object with `type` (`subscribed`, `record`, `patch`, `unsubscribed`, `waiting`, `notice`)
+/// and `topic`. A `record` has `offset`, `priority` and either `key` with `value` or `delete`, or only `value`. Keys and
 /// values that are not UTF-8 stand in `key_base64` and `value_base64`. A `patch` follows its records with `from`, `to`
 /// and the counts.
 #[derive(Debug, clap::Args)]
@@ -154,6 +154,9 @@ fn write_lines(update: &Update, text: &mut String) {
         Update::Unsubscribed { topic, reason } => {
             line(text, format_args!("# {} ended ({})", shown(topic.as_bytes()), reason.as_str_name()));
         }
+        Update::Unmatched { pattern } => {
+            line(text, format_args!("# {}: no such topic yet, waiting", shown(pattern.as_bytes())));
+        }
         Update::Notice { code, message } => {
             line(text, format_args!("# {} ({})", shown(message.as_bytes()), code.as_str_name()));
         }
@@ -214,6 +217,7 @@ fn write_json(update: &Update, text: &mut String) {
         Update::Unsubscribed { topic, reason } => {
             object(json!({ "type": "unsubscribed", "topic": **topic, "reason": reason.as_str_name() }));
         }
+        Update::Unmatched { pattern } => object(json!({ "type": "waiting", "topic": **pattern })),
         Update::Notice { code, message } => {
             object(json!({ "type": "notice", "code": code.as_str_name(), "message": message }));
         }
@@ -267,7 +271,7 @@ fn write_state(update: &Update, subscription: &Subscription, text: &mut String) 
             }
         }
         Update::Patch(_) | Update::Subscribed { .. } => {}
-        Update::Unsubscribed { .. } | Update::Notice { .. } => write_lines(update, text),
+        Update::Unsubscribed { .. } | Update::Unmatched { .. } | Update::Notice { .. } => write_lines(update, text),
     }
 }
 

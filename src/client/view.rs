@@ -12,6 +12,7 @@ pub(crate) enum Delivery {
     Subscribed { topic: Arc<str>, epoch: u64, head: u64, is_resumed: bool },
     Patch { topic: Arc<str>, patch: wire::Patch, frame_bytes: usize },
     Unsubscribed { topic: Arc<str>, reason: wire::Code },
+    Unmatched { pattern: Arc<str> },
     Notice { code: wire::Code, message: String },
     Ended(ClientError),
 }
@@ -38,6 +39,12 @@ pub enum Update {
         topic: Arc<str>,
         /// Why.
         reason: wire::Code,
+    },
+    /// No topic matches yet: the subscription stands, and one that comes to match begins by itself. Also said after the connection was
+    /// lost, if it is so then.
+    Unmatched {
+        /// The topic or pattern, as it was subscribed.
+        pattern: Arc<str>,
     },
     /// The server limits this subscription, which goes on (`LIMIT_REACHED`: more topics match than it will send).
     Notice {
@@ -119,6 +126,7 @@ impl View {
                 Some(_) => Accepted::Update(Update::Unsubscribed { topic, reason }),
                 None => Accepted::Nothing,
             },
+            Delivery::Unmatched { pattern } => Accepted::Update(Update::Unmatched { pattern }),
             Delivery::Notice { code, message } => Accepted::Update(Update::Notice { code, message }),
             Delivery::Ended(error) => Accepted::Ended(error),
         }

@@ -269,6 +269,31 @@ fn a_subscriber_outlives_its_server_and_ends_when_it_is_told() {
     assert_eq!(subscriber.wait().expect("it is our child").code(), Some(0));
 }
 
+/// It says so, and prints the topic when it comes.
+#[test]
+fn a_subscriber_of_nothing_yet_says_that_it_waits() {
+    let server = Server::start(&LOOPBACK);
+    let url = format!("ws://{}", server.address);
+    for (arguments, topic, waits) in [
+        (&["x/1"][..], "x/1", "# x/1: no such topic yet, waiting"),
+        (&["y/*", "--state"], "y/1", "# y/*: no such topic yet, waiting"),
+        (&["z/1", "--json"], "z/1", r#"{"topic":"z/1","type":"waiting"}"#),
+    ] {
+        let mut subscriber = tidegate()
+            .arg("sub")
+            .args(arguments)
+            .args(["--url", &url, "--count", "1"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it runs");
+        let mut out = BufReader::new(subscriber.stdout.take().expect("piped")).lines().map(|line| line.expect("text"));
+        assert_eq!(out.next().as_deref(), Some(waits));
+        assert_eq!(run(&["pub", topic, "key=value", "--url", &url]).status.code(), Some(0));
+        assert!(out.any(|line| line.contains("key") && line.contains("value")), "it comes");
+        assert_eq!(subscriber.wait().expect("it is our child").code(), Some(0));
+    }
+}
+
 #[test]
 fn nobody_reading_the_output_is_no_failure() {
     let (reader, writer) = std::io::pipe().expect("a pipe");

@@ -110,6 +110,8 @@ impl Subscriber {
                     self.patch(&patch, &subscription, watched, &mut tally);
                 }
                 Update::Subscribed { is_resumed, .. } => tally.resumed += u64::from(is_resumed),
+                // Its publisher is not there yet.
+                Update::Unmatched { .. } => {}
                 other => panic!("a subscriber is not told {other:?}"),
             }
             if self.is_slow && random.below(50) == 0 {

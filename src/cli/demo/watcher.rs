@@ -154,7 +154,7 @@ impl Watcher {
                         self.seen.take(&patch, verdict.as_ref());
                     }
                     Ok(Update::Unsubscribed { topic, .. }) => drop(self.books.remove(&topic)),
-                    Ok(Update::Subscribed { .. } | Update::Notice { .. }) => {}
+                    Ok(Update::Subscribed { .. } | Update::Unmatched { .. } | Update::Notice { .. }) => {}
                     Err(error) => break Err(error),
                 },
             }

@@ -134,6 +134,12 @@ impl Session {
             outputs.push(Output::Deliver(*id, Delivery::Subscribed { topic, epoch, head, is_resumed }));
         }
         self.end_unannounced(request, &subscribed, outputs);
+        if let Some((id, subscription)) = self.subscriptions.iter().find(|(_, s)| request != 0 && s.request == request)
+            && subscribed.topic_id == 0
+        {
+            let pattern = subscription.options.topic.as_str().into();
+            outputs.push(Output::Deliver(*id, Delivery::Unmatched { pattern }));
+        }
         Ok(())
     }
 
