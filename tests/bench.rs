@@ -94,6 +94,7 @@ fn many_publishers_and_one_subscriber_that_verifies() {
         let shape = ["ingest", "--publishers", "5", "--outstanding", "4", "--keyed", keyed];
         let result = bench(&[&shape[..], &["--seconds", "0.5", "--warm-up", "0.1"]].concat());
         assert!(number(&result["publishes"]) > 5 * 4);
+        is_judged(&result);
         assert!(number(&result["verified_records"]) > 0);
         assert_eq!(number(&result["ledger"]["subscribers"]), 1);
     }
@@ -105,6 +106,7 @@ fn every_patch_crosses_between_shards() {
     for publishers in ["1", "3"] {
         let shape = ["mesh", "--shards", "2", "--publishers", publishers, "--subscribers", "6", "--outstanding", "4"];
         let result = bench(&[&shape[..], &["--seconds", "0.5", "--warm-up", "0.1"]].concat());
+        is_judged(&result);
         let home = number(&result["home"]) as usize;
         let by_shard: Vec<_> = result["subscribers_by_shard"].as_array().expect("shards").iter().map(number).collect();
         assert_eq!((by_shard[home], by_shard[1 - home]), (0, 6));
@@ -170,9 +172,27 @@ fn a_run_that_the_server_did_not_bound_does_not_count() {
     let shape = ["fanout", "--subscribers", "1", "--outstanding", "1", "--seconds", "0.3", "--warm-up", "0"];
     let result = bench(&shape);
     // One publish at a time: each side waits for the other.
+    is_judged(&result);
+}
+
+/// A run at saturation says whether it counts.
+fn is_judged(result: &Value) {
     let busy = result["server_busy_percent"].as_f64().expect("a share");
-    assert_eq!(result["counts"].as_bool(), Some(busy >= 95.0));
+    assert_eq!(result["counts"].as_bool(), Some(busy >= 95.0), "{result}");
     assert!(result["generator_busy_percent"].as_f64() > Some(0.0));
+    assert!(result["server_cpu_percent"].as_f64() > Some(0.0));
+}
+
+#[test]
+fn where_nothing_was_sampled_there_is_no_latency() {
+    let shape = ["fanout", "--subscribers", "2", "--rate", "1", "--no-bare", "--seconds", "0", "--warm-up", "0"];
+    let result = bench(&shape);
+    assert!(result["latency"].is_null(), "{}", result["latency"]);
+    assert!(result["counts"].is_null(), "at a rate nothing has to be saturated");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    let output = command.arg("bench").args(shape).args(["--congestion", "system"]).output().expect("the binary runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("  latency    \u{2014} "), "{text}");
 }
 
 /// A server whose admin port says something else than it did.

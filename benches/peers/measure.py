@@ -31,7 +31,13 @@ def options():
     parser.add_argument("--only", metavar="NAMES", help=f"servers, with commas between them, of {', '.join(NAMES)}")
     parser.add_argument("--cases", metavar="NAMES", help="cases, with commas between them; the beginning of a name will do")
     parser.add_argument("--runs", type=int, default=5, help="repetitions, interleaved; the table shows medians")
-    parser.add_argument("--long-runs", type=int, default=1, help="repetitions of the long cases: slow readers, idle memory")
+    parser.add_argument(
+        "--long-runs",
+        type=int,
+        default=5,
+        help="repetitions of the long cases: slow readers, depth, idle memory; each takes about ten minutes with all servers, so "
+        "that everything is over in a bit more than an hour, and with one repetition of these in half an hour",
+    )
     parser.add_argument("--seconds", type=float, default=2, help="measured in each case, after 1 s of warm-up")
     parser.add_argument("--slow-seconds", type=int, default=20, help="measured with slow readers")
     parser.add_argument("--minutes", type=float, help="begin nothing more after so many minutes")
@@ -145,7 +151,18 @@ def bench(chosen, case, profile, arguments, server):
         done.wait()
     result = json.loads(out) if out.startswith("{") else None
     said = said.strip().splitlines()
-    return result, None if done.returncode == 0 else (said[-1] if said else f"exit code {done.returncode}")
+    if done.returncode != 0:
+        return result, said[-1] if said else f"exit code {done.returncode}"
+    if has_no_sample(result):
+        # Its other figures are of nothing, too.
+        return None, "nothing arrived while it was measured"
+    return result, None
+
+
+def has_no_sample(result):
+    """Whether the distribution that the run is about is one of nothing."""
+    about = {"fanout": "latency", "slow": "slow_age"}.get(result["scenario"])
+    return about is not None and result[about] is None
 
 
 def measure(chosen, case, name, profile, rate):

@@ -1,5 +1,6 @@
 """The rows as tables in Markdown: medians, with the spread beside them; nobody's losses are left out."""
 
+import dataclasses
 import statistics
 
 from cases import BUSY_PERCENT
@@ -80,87 +81,112 @@ def grid(head, lines):
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows) + "\n"
 
 
-class Section:
-    """The table of one case: columns are a heading, the figure's path, its form, its scale; the first is what is compared."""
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A figure: its heading, the path to it, how it is written."""
 
-    def __init__(self, title, columns, more_is_better):
+    head: str
+    path: str
+    form: str = "{:.2f}"
+    scale: float = 1.0
+    # Whether more of it is better; `None`: neither is.
+    more_is_better: bool | None = False
+
+    def text(self, cell, ours, is_spread):
+        """One server's, in bold where it is better than ours."""
+        text = cell.text(self.form, self.scale, is_spread)
+        if self.more_is_better is None or not cell or not ours:
+            return text
+        is_better = cell.median > ours.median if self.more_is_better else cell.median < ours.median
+        return f"**{text}**" if is_better else text
+
+
+class Section:
+    """The table of one case; the first column is what is compared."""
+
+    def __init__(self, title, columns):
         self.title = title
         self.columns = columns
-        self.more_is_better = more_is_better
 
     def markdown(self, groups):
         """The table, best first."""
-        path = self.columns[0][1]
-        ours = groups.get(("tidegate", "default"))
-        ours = ours.cell(path) if ours else Cell([])
+        first = self.columns[0]
+        own = groups.get(("tidegate", "default"), Group([]))
 
         def rank(item):
-            cell = item[1].cell(path)
-            return (not cell, (-cell.median if self.more_is_better else cell.median) if cell else 0)
+            cell = item[1].cell(first.path)
+            return (not cell, (-cell.median if first.more_is_better else cell.median) if cell else 0)
 
         lines = []
         for (name, profile), group in sorted(groups.items(), key=rank):
-            first = group.cell(path)
-            figures = [group.cell(path).text(form, scale, at == 0) for at, (_, path, form, scale) in enumerate(self.columns)]
-            beside = "1" if name == "tidegate" and profile == "default" else ratio(ours, first, self.more_is_better)
-            lines.append([f"{TITLES[name]}, {profile}", *figures, str(len(group.rows)), beside, group.notes()])
-        head = ["server, settings", *(column[0] for column in self.columns), "runs", "Tidegate is better by", "notes"]
+            is_own = name == "tidegate"
+            figures = [
+                column.text(group.cell(column.path), Cell([]) if is_own else own.cell(column.path), at == 0)
+                for at, column in enumerate(self.columns)
+            ]
+            is_measure = is_own and profile == "default"
+            times = "1" if is_measure else ratio(own.cell(first.path), group.cell(first.path), first.more_is_better)
+            lines.append([f"{TITLES[name]}, {profile}", *figures, str(len(group.rows)), times, group.notes()])
+        head = ["server, settings", *(column.head for column in self.columns), "runs", "Tidegate is better by", "notes"]
         return f"### {self.title}\n\n" + grid(head, lines)
 
 
-MILLIONS = "{:.2f}"
-LATENCY = [(f"latency {name}, ms", f"latency.{key}_ms", "{:.2f}", 1) for name, key in (("p50", "p50"), ("p99", "p99"))]
-P999 = ("latency p99.9, ms", "latency.p999_ms", "{:.2f}", 1)
-BUSY = ("server busy, %", "server_busy_percent", "{:.0f}", 1)
-PER_SECOND = ("millions delivered per second", "delivered_per_second", "{:.2f}", 1e-6)
-PER_CPU = ("millions delivered per server CPU second", "delivered_per_cpu_second", MILLIONS, 1e-6)
-PER_DELIVERY = ("server CPU per delivery, µs", "cpu_ns_per_delivery", "{:.2f}", 1e-3)
-BARE = [("bare send(2), µs", "bare_ns_per_send", "{:.2f}", 1e-3), ("delivery / bare", "ratio_to_bare", "{:.2f}", 1)]
+LATENCY = [Column("latency p50, ms", "latency.p50_ms"), Column("latency p99, ms", "latency.p99_ms")]
+P999 = Column("latency p99.9, ms", "latency.p999_ms")
+BUSY = Column("server busy, %", "server_busy_percent", "{:.0f}", more_is_better=None)
+PER_SECOND = Column("millions delivered per second", "delivered_per_second", scale=1e-6, more_is_better=True)
+PER_CPU = Column(
+    "millions delivered per server CPU second", "delivered_per_cpu_second", scale=1e-6, more_is_better=True
+)
+PER_DELIVERY = Column("server CPU per delivery, µs", "cpu_ns_per_delivery", scale=1e-3)
+BARE = [
+    Column("bare send(2), µs", "bare_ns_per_send", scale=1e-3, more_is_better=None),
+    Column("delivery / bare", "ratio_to_bare"),
+]
 
 
 def sections(rate):
     """What is shown of each case."""
-    memory = [("memory at first, MB", "rss_first_mb", "{:.0f}", 1), ("at last, MB", "rss_last_mb", "{:.0f}", 1)]
     return {
-        "saturation-64": Section(
-            "Saturation, 64 publishes outstanding", [PER_CPU, PER_SECOND, BUSY, *LATENCY, P999], True
-        ),
-        "saturation-256": Section(
-            "Saturation, 256 publishes outstanding", [PER_CPU, PER_SECOND, BUSY, *LATENCY, P999], True
-        ),
-        "rate": Section("100 events a second", [PER_DELIVERY, *LATENCY, P999, BUSY, *BARE], False),
+        "saturation-64": Section("Saturation, 64 publishes outstanding", [PER_CPU, PER_SECOND, BUSY, *LATENCY, P999]),
+        "saturation-256": Section("Saturation, 256 publishes outstanding", [PER_CPU, PER_SECOND, BUSY, *LATENCY, P999]),
+        "rate": Section("100 events a second", [PER_DELIVERY, *LATENCY, P999, BUSY, *BARE]),
         "half": Section(
-            f"Half of the best peer's saturation rate: {rate} events a second to everyone", [P999, *LATENCY, PER_DELIVERY, BUSY], False
+            f"Half of the best peer's saturation rate: {rate} events a second to everyone",
+            [P999, *LATENCY, PER_DELIVERY, BUSY],
         ),
         "slow": Section(
             "Slow readers: age of what the slow ones hold",
             [
-                ("p99 age, slow, s", "slow_age.p99_ms", "{:.2f}", 1e-3),
-                ("... last quarter, s", "slow_age_last_quarter.p99_ms", "{:.2f}", 1e-3),
-                ("p99 age, healthy, ms", "healthy_age.p99_ms", "{:.1f}", 1),
-                *memory,
-                ("server, % of a core", "server_cpu_percent", "{:.0f}", 1),
+                Column("p99 age, slow, s", "slow_age.p99_ms", scale=1e-3),
+                Column("... last quarter, s", "slow_age_last_quarter.p99_ms", scale=1e-3),
+                Column("p99 age, healthy, ms", "healthy_age.p99_ms", "{:.1f}"),
+                Column("memory at first, MB", "rss_first_mb", "{:.0f}"),
+                Column("at last, MB", "rss_last_mb", "{:.0f}"),
+                Column("server, % of a core", "server_cpu_percent", "{:.0f}"),
             ],
-            False,
         ),
         "depth": Section(
             "The recorded market x 20 to dashboards: bytes on the wire beside JSON",
             [
-                ("of what JSON takes", "ratio_to_json", "{:.3f}", 1),
-                ("bytes per dashboard and second", "bytes_per_dashboard_second", "{:.0f}", 1),
-                ("JSON through a peer, one message for each update", "json_bytes_per_dashboard_second", "{:.0f}", 1),
+                Column("of what JSON takes", "ratio_to_json", "{:.3f}"),
+                Column("bytes per dashboard and second", "bytes_per_dashboard_second", "{:.0f}"),
+                Column(
+                    "JSON through a peer, one message for each update",
+                    "json_bytes_per_dashboard_second",
+                    "{:.0f}",
+                    more_is_better=None,
+                ),
                 BUSY,
             ],
-            False,
         ),
         "idle": Section(
             "Memory of an idle subscriber",
             [
-                ("bytes each", "bytes_per_connection", "{:.0f}", 1),
-                ("subscribers", "connections", "{:.0f}", 1),
-                ("server, % of a core", "server_cpu_percent", "{:.2f}", 1),
+                Column("bytes each", "bytes_per_connection", "{:.0f}"),
+                Column("subscribers", "connections", "{:.0f}", more_is_better=None),
+                Column("server, % of a core", "server_cpu_percent"),
             ],
-            False,
         ),
     }
 
@@ -190,7 +216,9 @@ def markdown(rows, names, cases, machine, versions):
         f"Measured on {machine['date']}: {machine['cpu']}, Linux {machine['kernel']}, loopback, congestion control cubic on both sides. "
         "Each server is one process on one CPU, the load generator (`tidegate bench`) runs on another; the servers take turns in every "
         "run, figures are medians, with the smallest and the largest in parentheses. CPU time is that of all threads of the server's "
-        f"process. At saturation a figure counts only where the server was at least {BUSY_PERCENT} % busy. Latency is from the moment "
+        f"process. At saturation a figure counts only where the server was at least {BUSY_PERCENT} % busy: its busiest thread on its "
+        "CPU or waiting for it, or all its threads together on the one CPU that they have. **What stands in bold is better than "
+        "Tidegate's.** Latency is from the moment "
         "that an event was due to the moment that it was read; of Tidegate, one value for each patch, the worst in it. A peer's record "
         "is its value alone; Tidegate's keyed records carry their key too.\n",
         f"```sh\n{machine['command']}\n```\n",

@@ -101,7 +101,7 @@ pub(super) fn send(args: &BareSendArgs) -> Result<(), CliError> {
             break;
         }
         if elapsed >= WARM_UP && cpu_before.is_none() {
-            cpu_before = Some(process::cpu_time(std::process::id()).map_err(failed)?.used_ns);
+            cpu_before = Some(process::cpu_time(std::process::id()).map_err(failed)?.used_ns());
             result.sends = 0;
         }
         let frame = patch(round, args.bytes);
@@ -113,7 +113,7 @@ pub(super) fn send(args: &BareSendArgs) -> Result<(), CliError> {
         result.sends += sockets.len() as u64;
         result.rounds += 1;
     }
-    let cpu = process::cpu_time(std::process::id()).map_err(failed)?.used_ns;
+    let cpu = process::cpu_time(std::process::id()).map_err(failed)?.used_ns();
     result.cpu_ns = cpu - cpu_before.unwrap_or(cpu);
     result.cpus = process::allowed_cpus().map_err(failed)?;
     print(&format!("{}\n", serde_json::to_string(&result).map_err(failed)?))

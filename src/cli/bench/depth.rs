@@ -127,7 +127,7 @@ fn once(args: &DepthArgs, cpus: Cpus) -> Result<DepthResult, CliError> {
         json_bytes_per_dashboard_second: json as f64 / elapsed,
         ratio_to_json: each(bytes) * elapsed / json as f64,
         patches_per_dashboard_second: each(after.0.messages - before.0.messages),
-        server_busy_percent: cpu.busy_percent(elapsed),
+        server_busy_percent: server.busy_percent(&cpu, elapsed)?,
         server_rss_mb: server.memory()?.rss as f64 / 1e6,
         verified_records,
         verified_checksums,

@@ -1,26 +1,22 @@
 //! `bench fanout`: one publisher, many subscribers.
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::bare::{self, BareResult};
-use super::failed;
 use super::ledger::Balance;
 use super::load::Load;
 use super::options::{CommonArgs, Cpus, pin};
-use super::process::{self, CpuTime};
 use super::report::Spread;
 use super::runs::{Outcome, repeat};
+use super::saturation::{Saturation, Watch};
 use super::server::Server;
 use super::shape::{Drive, Shape};
 use crate::cli::CliError;
 use crate::cli::seconds::seconds;
-
-/// A run at saturation counts only while the server's core is so busy: else the generator is what was measured.
-const SATURATED_PERCENT: f64 = 95.0;
 
 /// The options of `bench fanout`.
 #[derive(Debug, Args)]
@@ -81,14 +77,8 @@ struct FanoutResult {
     bare_ns_per_send: Option<f64>,
     /// By how much a delivery costs more than a bare send.
     ratio_to_bare: Option<f64>,
-    /// The share of the time in which it had work.
-    server_busy_percent: f64,
-    /// The share of the time in which the load generator had work.
-    generator_busy_percent: f64,
-    /// At saturation: whether the server was the bottleneck, so that the figures are its own.
-    counts: Option<bool>,
-    /// The share of the time in which it had a CPU: less, where other processes took it.
-    server_cpu_percent: f64,
+    #[serde(flatten)]
+    saturation: Saturation,
     server_rss_mb: f64,
     sends_per_turn: f64,
     enters_per_turn: f64,
@@ -126,11 +116,11 @@ fn once(args: &FanoutArgs, cpus: Cpus) -> Result<FanoutResult, CliError> {
         load.run_for(args.warm_up.min(Duration::from_secs(1)), drive)?;
     }
     let (totals, metrics) = (load.totals(), server.metrics()?);
-    let (cpu, own_cpu, start) = (server.cpu_time()?, own_cpu_time()?, Instant::now());
+    let watch = Watch::start(&server)?;
     load.observations.is_measuring = true;
     load.run_for(args.seconds, drive)?;
     load.observations.is_measuring = false;
-    let (elapsed, cpu, own_cpu) = (start.elapsed().as_secs_f64(), server.cpu_time()? - cpu, own_cpu_time()? - own_cpu);
+    let spent = watch.stop(&server)?;
     let after = load.totals();
     let later = server.metrics()?;
     if let (Some(first), Some(rate)) = (bare.take(), compared) {
@@ -145,7 +135,8 @@ fn once(args: &FanoutArgs, cpus: Cpus) -> Result<FanoutResult, CliError> {
         of(name) / of("tidegate_turns_total").max(1.0)
     };
     let (verifying_subscribers, verified_records, verified_checksums) = load.verified();
-    let cpu_ns_per_delivery = cpu.used_ns as f64 / patches.max(1) as f64;
+    let (elapsed, cpu_ns) = (spent.seconds, spent.server.used_ns());
+    let cpu_ns_per_delivery = cpu_ns as f64 / patches.max(1) as f64;
     let result = FanoutResult {
         scenario: "fanout".into(),
         peer: options.peer_name(),
@@ -157,16 +148,13 @@ fn once(args: &FanoutArgs, cpus: Cpus) -> Result<FanoutResult, CliError> {
         delivered,
         patches,
         delivered_per_second: delivered as f64 / elapsed,
-        delivered_per_cpu_second: delivered as f64 * 1e9 / cpu.used_ns.max(1) as f64,
+        delivered_per_cpu_second: delivered as f64 * 1e9 / cpu_ns.max(1) as f64,
         bytes_per_record: (after.bytes - totals.bytes) as f64 / delivered.max(1) as f64,
         records_per_patch: delivered as f64 / patches.max(1) as f64,
         cpu_ns_per_delivery,
         bare_ns_per_send: bare.as_ref().map(BareResult::ns_per_send),
         ratio_to_bare: bare.as_ref().map(|bare| cpu_ns_per_delivery / bare.ns_per_send()),
-        server_busy_percent: cpu.busy_percent(elapsed),
-        generator_busy_percent: own_cpu.busy_percent(elapsed),
-        counts: outstanding.filter(|_| server.pid().is_some()).map(|_| cpu.busy_percent(elapsed) >= SATURATED_PERCENT),
-        server_cpu_percent: cpu.used_ns as f64 / elapsed / 1e7,
+        saturation: Saturation::of(&spent, &server, drive)?,
         server_rss_mb: server.memory()?.rss as f64 / 1e6,
         sends_per_turn: per_turn("tidegate_kernel_sends_total"),
         enters_per_turn: per_turn("tidegate_kernel_enters_total"),
@@ -179,10 +167,6 @@ fn once(args: &FanoutArgs, cpus: Cpus) -> Result<FanoutResult, CliError> {
     drop(load);
     server.end()?;
     Ok(result)
-}
-
-fn own_cpu_time() -> Result<CpuTime, CliError> {
-    process::cpu_time(std::process::id()).map_err(failed)
 }
 
 /// Half of the bare loop's share: it runs before and after.
@@ -199,16 +183,13 @@ impl Outcome for FanoutResult {
 
     fn figures(&self) -> String {
         let bare = self.ratio_to_bare.map_or_else(String::new, |ratio| format!(" ({ratio:.3} x a bare send)"));
-        let verdict = match self.counts {
-            Some(false) => ", does not count",
-            _ => "",
-        };
         format!(
-            "{:.2} million records per server CPU second, {:.2} us CPU per delivery{bare}, latency {}, server busy {:.1} %{verdict}",
+            "{:.2} million records per server CPU second, {:.2} us CPU per delivery{bare}, latency {}, server busy {:.1} %{}",
             self.delivered_per_cpu_second / 1e6,
             self.cpu_ns_per_delivery / 1e3,
             self.latency,
-            self.server_busy_percent
+            self.saturation.server_busy_percent,
+            self.saturation.remark()
         )
     }
 }
@@ -236,24 +217,13 @@ impl fmt::Display for FanoutResult {
         }
         writeln!(
             out,
-            "  server     busy {:.1} % of the time (on the CPU {:.1} %), {:.2} us CPU per delivery, {:.1} MB, \
-             {:.1} sends and {:.2} enters per turn",
-            self.server_busy_percent,
-            self.server_cpu_percent,
+            "  server     {:.2} us CPU per delivery, {:.1} MB, {:.1} sends and {:.2} enters per turn",
             self.cpu_ns_per_delivery / 1e3,
             self.server_rss_mb,
             self.sends_per_turn,
             self.enters_per_turn
         )?;
-        if let Some(counts) = self.counts {
-            let verdict = match counts {
-                true => "counts",
-                false if self.generator_busy_percent >= SATURATED_PERCENT => "does not count: generator-bound",
-                false => "does not count: neither was busy all the time",
-            };
-            let (server, generator) = (self.server_busy_percent, self.generator_busy_percent);
-            writeln!(out, "  saturation server busy {server:.0} %, generator {generator:.0} %: {verdict}")?;
-        }
+        writeln!(out, "{}", self.saturation)?;
         if let (Some(bare), Some(ratio)) = (self.bare_ns_per_send, self.ratio_to_bare) {
             writeln!(out, "  bare send  {:.2} us CPU per send: a delivery costs {ratio:.3} times that", bare / 1e3)?;
         }

@@ -88,7 +88,7 @@ fn once(args: &IdleArgs, cpus: Cpus) -> Result<IdleResult, CliError> {
         bytes_per_connection: each(before.rss, after.rss),
         anonymous_bytes_per_connection: each(before.anonymous, after.anonymous),
         kernel_bytes_per_connection: each(kernel_before, kernel_after),
-        server_cpu_percent: cpu.used_ns as f64 / args.settle.as_secs_f64().max(0.001) / 1e7,
+        server_cpu_percent: cpu.used_ns() as f64 / args.settle.as_secs_f64().max(0.001) / 1e7,
         ledger: load.balance(&server)?,
     };
     drop(load);

@@ -12,6 +12,7 @@ use super::pace::PaceArgs;
 use super::payload::MAX_ORIGINS;
 use super::report::Spread;
 use super::runs::{Outcome, repeat};
+use super::saturation::Saturation;
 use super::server::Server;
 use super::shape::{Drive, Shape, pace};
 use crate::cli::CliError;
@@ -44,7 +45,8 @@ struct IngestResult {
     publishes: u64,
     publishes_per_second: f64,
     publishes_per_cpu_second: f64,
-    server_busy_percent: f64,
+    #[serde(flatten)]
+    saturation: Saturation,
     server_rss_mb: f64,
     latency: Spread,
     verified_records: u64,
@@ -73,11 +75,11 @@ fn once(args: &IngestArgs, cpus: Cpus) -> Result<IngestResult, CliError> {
         publishers: args.publishers,
         rate: drive.rate(),
         outstanding: drive.outstanding(),
-        seconds: measured.seconds,
+        seconds: measured.spent.seconds,
         publishes,
-        publishes_per_second: publishes as f64 / measured.seconds,
-        publishes_per_cpu_second: publishes as f64 * 1e9 / measured.cpu.used_ns.max(1) as f64,
-        server_busy_percent: measured.cpu.busy_percent(measured.seconds),
+        publishes_per_second: publishes as f64 / measured.spent.seconds,
+        publishes_per_cpu_second: publishes as f64 * 1e9 / measured.spent.server.used_ns().max(1) as f64,
+        saturation: Saturation::of(&measured.spent, &server, drive)?,
         server_rss_mb: server.memory()?.rss as f64 / 1e6,
         latency: Spread::from(&load.observations.latency),
         verified_records: load.verified().1,
@@ -95,11 +97,12 @@ impl Outcome for IngestResult {
 
     fn figures(&self) -> String {
         format!(
-            "{:.0} publishes/s, {:.0} thousand per server CPU second, latency {}, server busy {:.1} %",
+            "{:.0} publishes/s, {:.0} thousand per server CPU second, latency {}, server busy {:.1} %{}",
             self.publishes_per_second,
             self.publishes_per_cpu_second / 1e3,
             self.latency,
-            self.server_busy_percent
+            self.saturation.server_busy_percent,
+            self.saturation.remark()
         )
     }
 }
@@ -118,7 +121,8 @@ impl fmt::Display for IngestResult {
             self.publishes_per_second,
             self.publishes_per_cpu_second / 1e3
         )?;
-        writeln!(out, "  server     busy {:.1} % of the time, {:.1} MB", self.server_busy_percent, self.server_rss_mb)?;
+        writeln!(out, "  server     {:.1} MB", self.server_rss_mb)?;
+        writeln!(out, "{}", self.saturation)?;
         writeln!(out, "  latency    {} to the subscriber (of the oldest record of each patch)", self.latency)?;
         writeln!(out, "  verified   {} records", self.verified_records)?;
         write!(out, "{}", self.ledger)

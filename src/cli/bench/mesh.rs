@@ -17,6 +17,7 @@ use super::pace::{Measured, PaceArgs};
 use super::payload::MAX_ORIGINS;
 use super::report::Spread;
 use super::runs::{Outcome, repeat};
+use super::saturation::Saturation;
 use super::server::{Metrics, Server};
 use super::shape::{Drive, Shape, pace};
 use crate::cli::CliError;
@@ -65,8 +66,9 @@ struct MeshResult {
     delivered_per_second: f64,
     delivered_per_cpu_second: f64,
     cpu_ns_per_delivery: f64,
-    /// Of all shards together; the generator may share a CPU with one of them.
-    server_busy_percent: f64,
+    /// The generator may share a CPU with one of the shards.
+    #[serde(flatten)]
+    saturation: Saturation,
     /// Patches sent from shard to shard, and forwarded untouched to subscribers.
     transfers: u64,
     forwarded_patches: u64,
@@ -106,7 +108,8 @@ fn once(args: &MeshArgs, cpus: Cpus) -> Result<MeshResult, CliError> {
         return Err(failed(format!("not all that was published came in on shard {home}: {frames:?}")));
     }
 
-    let Measured { seconds, cpu, totals, .. } = &measured;
+    let Measured { spent, totals, .. } = &measured;
+    let (seconds, cpu_ns) = (spent.seconds, spent.server.used_ns());
     let result = MeshResult {
         scenario: "mesh".into(),
         congestion: options.congestion.clone(),
@@ -116,11 +119,11 @@ fn once(args: &MeshArgs, cpus: Cpus) -> Result<MeshResult, CliError> {
         subscribers_by_shard,
         rate: drive.rate(),
         outstanding: drive.outstanding(),
-        seconds: *seconds,
+        seconds,
         delivered_per_second: totals.delivered as f64 / seconds,
-        delivered_per_cpu_second: totals.delivered as f64 * 1e9 / cpu.used_ns.max(1) as f64,
-        cpu_ns_per_delivery: cpu.used_ns as f64 / totals.messages.max(1) as f64,
-        server_busy_percent: cpu.busy_percent(*seconds),
+        delivered_per_cpu_second: totals.delivered as f64 * 1e9 / cpu_ns.max(1) as f64,
+        cpu_ns_per_delivery: cpu_ns as f64 / totals.messages.max(1) as f64,
+        saturation: Saturation::of(spent, &server, drive)?,
         transfers: measured.growth("tidegate_transfers_total"),
         forwarded_patches: measured.growth("tidegate_forwarded_patches_total"),
         latency: Spread::from(&load.observations.latency),
@@ -195,10 +198,12 @@ impl Outcome for MeshResult {
 
     fn figures(&self) -> String {
         format!(
-            "{:.2} million records per server CPU second, {:.2} us CPU per delivery, latency {}",
+            "{:.2} million records per server CPU second, {:.2} us CPU per delivery, latency {}, server busy {:.1} %{}",
             self.delivered_per_cpu_second / 1e6,
             self.cpu_ns_per_delivery / 1e3,
-            self.latency
+            self.latency,
+            self.saturation.server_busy_percent,
+            self.saturation.remark()
         )
     }
 }
@@ -219,12 +224,12 @@ impl fmt::Display for MeshResult {
         )?;
         writeln!(
             out,
-            "  server     busy {:.1} % of one CPU, {:.2} us CPU per delivery; {} patches from shard to shard, forwarded {} times",
-            self.server_busy_percent,
+            "  server     {:.2} us CPU per delivery; {} patches from shard to shard, forwarded {} times",
             self.cpu_ns_per_delivery / 1e3,
             self.transfers,
             self.forwarded_patches
         )?;
+        writeln!(out, "{}", self.saturation)?;
         writeln!(out, "  latency    {} (of the oldest record of each patch)", self.latency)?;
         writeln!(out, "  verified   {} records", self.verified_records)?;
         write!(out, "{}", self.ledger)

@@ -25,6 +25,7 @@ mod process;
 mod publisher;
 mod report;
 mod runs;
+mod saturation;
 mod server;
 mod shape;
 mod slow;

@@ -1,11 +1,11 @@
 //! The pace of a scenario: what its publishers publish, how fast, and for how long that is measured.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 
 use super::load::{Load, Totals};
-use super::process::CpuTime;
+use super::saturation::{Spent, Watch};
 use super::server::{Metrics, Server};
 use super::shape::Drive;
 use crate::cli::CliError;
@@ -36,9 +36,8 @@ pub(super) struct PaceArgs {
 
 /// What happened while it was measured.
 pub(super) struct Measured {
-    pub(super) seconds: f64,
-    /// Of the server.
-    pub(super) cpu: CpuTime,
+    /// How long, and of the CPUs.
+    pub(super) spent: Spent,
     /// Of all subscribers.
     pub(super) totals: Totals,
     /// Publishes.
@@ -57,15 +56,15 @@ impl PaceArgs {
     pub(super) fn measure(&self, load: &mut Load, server: &Server, drive: Drive) -> Result<Measured, CliError> {
         load.run_for(self.warm_up, drive)?;
         let (totals, acknowledged, before) = (load.totals(), load.acknowledged(), server.metrics()?);
-        let (cpu, start) = (server.cpu_time()?, Instant::now());
+        let watch = Watch::start(server)?;
         load.observations.is_measuring = true;
         load.run_for(self.seconds, drive)?;
         load.observations.is_measuring = false;
-        let (seconds, cpu) = (start.elapsed().as_secs_f64(), server.cpu_time()? - cpu);
+        let spent = watch.stop(server)?;
         let (totals, acknowledged) = (load.totals() - totals, load.acknowledged() - acknowledged);
         let metrics = (before, server.metrics()?);
         load.drain()?;
-        Ok(Measured { seconds, cpu, totals, acknowledged, metrics })
+        Ok(Measured { spent, totals, acknowledged, metrics })
     }
 }
 

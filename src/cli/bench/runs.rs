@@ -77,10 +77,15 @@ pub(super) fn repeat<R: Outcome>(
     }
 }
 
-/// The median of each number, by itself; what is no number is the last run's, and so are ledgers, which close as they are.
+/// The median of each number, by itself, and nothing where one of the runs has none: what holds does if it did in each. What else
+/// there is is the last run's, and so are ledgers, which close as they are.
 fn median(runs: &[Value]) -> Value {
     let last = runs.last().cloned().unwrap_or_default();
+    if runs.iter().any(Value::is_null) {
+        return Value::Null;
+    }
     match last {
+        Value::Bool(_) => Value::Bool(runs.iter().all(|run| run.as_bool() == Some(true))),
         Value::Object(fields) if !fields.contains_key("published") => {
             let of = |name: &String| median(&runs.iter().filter_map(|run| run.get(name).cloned()).collect::<Vec<_>>());
             Value::Object(fields.keys().map(|name| (name.clone(), of(name))).collect())
@@ -155,6 +160,18 @@ mod tests {
         assert_eq!(middle, json!({"name": "x", "a": 2.5, "in": {"b": 20}, "ledger": {"published": 20}}));
         let middle = median(&[run(1.0, 1), run(2.0, 2)]);
         assert_eq!(middle["a"], json!(1.0), "of two, one that was measured");
+    }
+
+    #[test]
+    fn medians_count_if_each_run_does_and_are_none_where_one_has_none() {
+        let run = |counts: Option<bool>, latency: Option<f64>| json!({"counts": counts, "latency": latency.map(|p50_ms| json!({"p50_ms": p50_ms}))});
+        let middle = median(&[run(Some(false), Some(1.0)), run(Some(true), Some(2.0)), run(Some(true), Some(3.0))]);
+        assert_eq!(middle, json!({"counts": false, "latency": {"p50_ms": 2.0}}));
+        assert_eq!(
+            median(&[run(Some(true), None), run(Some(true), Some(2.0))]),
+            json!({"counts": true, "latency": null})
+        );
+        assert_eq!(median(&[run(None, None)]), json!({"counts": null, "latency": null}));
     }
 
     #[test]

@@ -120,6 +120,15 @@ impl Server {
             .map_or(unknown, |pid| process::cpu_time(pid).map_err(|error| failed(format!("process {pid}: {error}"))))
     }
 
+    /// The share of `seconds` in which it had work, in percent: its busiest thread's ([`CpuTime::busiest_percent`]). Where all threads
+    /// have but one CPU, that of the CPU, if it is more: some runtimes move their work from thread to thread.
+    pub(super) fn busy_percent(&self, spent: &CpuTime, seconds: f64) -> Result<f64, CliError> {
+        let busiest = spent.busiest_percent(seconds);
+        let Some(pid) = self.pid else { return Ok(busiest) };
+        let has_one = process::has_one_cpu(pid).map_err(|error| failed(format!("process {pid}: {error}")))?;
+        Ok(if has_one { busiest.max(spent.cpu_percent(seconds)) } else { busiest })
+    }
+
     /// Memory; zero if the process is not known.
     pub(super) fn memory(&self) -> Result<process::Memory, CliError> {
         let unknown = Ok(process::Memory::default());

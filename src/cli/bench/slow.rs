@@ -10,7 +10,7 @@ use super::ages::Ages;
 use super::ledger::Balance;
 use super::load::Load;
 use super::options::{CommonArgs, Cpus, pin};
-use super::report::Spread;
+use super::report::{Spread, shown};
 use super::runs::{Outcome, repeat};
 use super::server::Server;
 use super::shape::{Drive, Shape};
@@ -144,7 +144,10 @@ fn once(args: &SlowArgs, cpus: Cpus) -> Result<SlowResult, CliError> {
         stalled_age: Spread::from(&whole.stalled),
         healthy_age,
         baseline_age: baseline.map(|(age, _)| age),
-        healthy_p99_ratio: baseline.and_then(|(age, _)| (age.p99_ms > 0.0).then(|| healthy_age.p99_ms / age.p99_ms)),
+        healthy_p99_ratio: baseline.and_then(|(age, _)| {
+            let without = age.p99_ms().filter(|p99_ms| *p99_ms > 0.0)?;
+            Some(healthy_age.p99_ms()? / without)
+        }),
         slow_bytes_per_second: observed.slow_bytes as f64 / f64::from(args.slow.max(1)) / args.seconds as f64,
         server_cpu_percent: observed.cpu_ns as f64 / args.seconds as f64 / 1e7,
         rss_first_mb: rss_mb[0],
@@ -218,7 +221,7 @@ fn observe(
     let (verified, ledger) = (load.verified(), load.balance(&server)?);
     drop(load);
     server.end()?;
-    Ok(Observed { whole, last, rss_mb, cpu_ns: cpu.used_ns, slow_bytes, verified, ledger })
+    Ok(Observed { whole, last, rss_mb, cpu_ns: cpu.used_ns(), slow_bytes, verified, ledger })
 }
 
 /// The mean of the last tenth beside that of the first, one value at least: a single look may fall on a peak.
@@ -238,10 +241,10 @@ impl Outcome for SlowResult {
         let ratio =
             self.healthy_p99_ratio.map_or_else(String::new, |ratio| format!(" ({ratio:.2} x without slow ones)"));
         format!(
-            "age p99: slow {:.0} ms ({:.0} in the last quarter), healthy {:.2}{ratio}; server {:.1} MB, {:+.1} % in {} s",
-            self.slow_age.p99_ms,
-            self.slow_age_last_quarter.p99_ms,
-            self.healthy_age.p99_ms,
+            "age p99: slow {} ms ({} in the last quarter), healthy {}{ratio}; server {:.1} MB, {:+.1} % in {} s",
+            shown(self.slow_age.p99_ms(), 0),
+            shown(self.slow_age_last_quarter.p99_ms(), 0),
+            shown(self.healthy_age.p99_ms(), 2),
             self.rss_last_mb,
             self.rss_growth_percent,
             self.growth_seconds

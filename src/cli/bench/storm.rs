@@ -11,7 +11,7 @@ use super::failed;
 use super::ledger::Balance;
 use super::load::Load;
 use super::options::{CommonArgs, Cpus, pin};
-use super::report::Spread;
+use super::report::{Spread, shown};
 use super::runs::{Outcome, repeat};
 use super::server::Server;
 use super::shape::{Drive, Shape};
@@ -150,7 +150,7 @@ fn once(args: &StormArgs, cpus: Cpus) -> Result<StormResult, CliError> {
         encodings,
         encoding_turns,
         encodings_per_topic_and_turn: encodings as f64 / encoding_turns.max(1) as f64,
-        server_busy_percent: cpu.busy_percent(elapsed),
+        server_busy_percent: server.busy_percent(&cpu, elapsed)?,
         server_rss_mb: server.memory()?.rss as f64 / 1e6,
         ledger: load.balance(&server)?,
     };
@@ -166,11 +166,11 @@ impl Outcome for StormResult {
 
     fn figures(&self) -> String {
         format!(
-            "{} clients all current after {:.2} s; established ones' p99 {:.2} ms, {:.2} before; {:.2} encodings per topic and turn",
+            "{} clients all current after {:.2} s; established ones' p99 {} ms, {} before; {:.2} encodings per topic and turn",
             self.clients,
             self.all_current_seconds,
-            self.latency_during.p99_ms,
-            self.latency_before.p99_ms,
+            shown(self.latency_during.p99_ms(), 2),
+            shown(self.latency_before.p99_ms(), 2),
             self.encodings_per_topic_and_turn
         )
     }
