@@ -90,7 +90,10 @@ fn name_of(line: &str) -> &str {
 
 #[test]
 fn links_between_documents_lead_somewhere() {
-    let mut documents: Vec<PathBuf> = vec!["README.md".into(), "CHANGELOG.md".into()];
+    let mut documents: Vec<PathBuf> =
+        ["README.md", "CHANGELOG.md", "benches/peers/README.md", "examples/browser/README.md"]
+            .map(PathBuf::from)
+            .into();
     for folder in ["docs", "docs/decisions", "tuning"] {
         let entries = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).expect("it is there");
         let names = entries.map(|entry| entry.expect("it can be listed").file_name());

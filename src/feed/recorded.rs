@@ -4,8 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-/// The recorded file of this name: in the directory `TIDEGATE_DATA` if that is set, else in `../shared/data` beside the
-/// checkout. `None` if it is not set and there is no such file; if it is set the file is expected to be there.
+/// The recorded file of this name: in the directory `TIDEGATE_DATA` if that is set, and then it is expected to be there;
+/// docs/benchmarks.md has the layout. Else where a developer may have put it beside the checkout, if it is there.
 #[must_use]
 pub fn recorded(name: &str) -> Option<PathBuf> {
     if let Some(directory) = std::env::var_os("TIDEGATE_DATA") {

@@ -32,7 +32,7 @@ const MARKET: (u64, u64) = (1_723_161_253_000_000_000, 1);
 pub(super) struct DepthArgs {
     #[command(flatten)]
     common: CommonArgs,
-    /// The capture to play [default: the recorded one of TIDEGATE_DATA or ../shared/data, else a simulated market].
+    /// The capture to play [default: depth/binance_spot_btcusdt_20240808.gz in the directory TIDEGATE_DATA, else a simulated market].
     #[arg(long, value_name = "FILE", conflicts_with = "simulated")]
     replay: Option<PathBuf>,
     /// Play the simulated market, though a capture may be there.
