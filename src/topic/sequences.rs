@@ -129,9 +129,8 @@ impl Sequences {
     /// another one took it over, which may have been heard of before.
     pub fn session_ended(&mut self, session: SessionId, since: Moment, now: Moment) {
         let Some(state) = self.sessions.get_mut(&session).filter(|state| state.held_since <= since) else { return };
-        if state.topics == 0 {
-            self.forget(session);
-        } else if state.forget_at.is_none() {
+        // Also if all were evicted: that is to be known as long as other homes vouch for theirs.
+        if state.forget_at.is_none() {
             let forget_at = now + self.memory;
             state.forget_at = Some(forget_at);
             self.ended.insert((forget_at, session));
@@ -290,6 +289,24 @@ mod tests {
             Knowledge::Incomplete,
             "what it published to the first topic is still forgotten"
         );
+    }
+
+    #[test]
+    fn that_all_of_a_session_was_forgotten_is_known_as_long_as_what_others_know_of_it() {
+        let mut sequences = sequences(1);
+        sequences.note(ALICE, Moment(0), A, 1, Offset(1));
+        sequences.note(BOB, Moment(0), A, 1, Offset(2));
+        sequences.session_ended(ALICE, Moment(0), Moment(1_000));
+        sequences.expire(Moment(1_099));
+        assert_eq!(sequences.knowledge(ALICE), Knowledge::Incomplete);
+        sequences.expire(Moment(1_100));
+        assert_eq!(sequences.knowledge(ALICE), Knowledge::Nothing);
+        // For want of room it goes first, and everyone is told.
+        sequences.note(ALICE, Moment(2_000), A, 1, Offset(3));
+        sequences.session_ended(BOB, Moment(0), Moment(2_000));
+        sequences.note(ALICE, Moment(2_000), B, 1, Offset(4));
+        assert_eq!((sequences.len(), sequences.knowledge(BOB)), (1, Knowledge::Nothing));
+        assert_eq!(sequences.take_forgotten(), [BOB]);
     }
 
     #[test]

@@ -78,6 +78,28 @@ fn a_sequence_that_was_forgotten_for_want_of_room_outweighs_the_connection_that_
 }
 
 #[test]
+fn a_session_of_which_one_home_forgot_everything_is_another_one_after_its_end() {
+    let mut world = World::new(3, |settings| settings.limits.sequences = 1);
+    let topics = [world.topic("e", 0, 0), world.topic("e", 1, 0)];
+    let (mut holder, session) = world.hello_as(2, Bytes::new());
+    for topic in &topics {
+        publish(&mut world, &mut holder, topic, 1);
+        assert!(!published(&mut world, &mut holder).duplicate);
+    }
+    // Another one's takes the room of what it published to the second home.
+    let mut other = world.hello(0);
+    publish(&mut world, &mut other, &topics[1], 1);
+    assert!(!published(&mut world, &mut other).duplicate);
+    world.shards[2].kernel_mut().peer_reset(holder.peer);
+    world.settle();
+    let (mut again, welcomed) = world.hello_as(0, session.clone());
+    publish(&mut world, &mut again, &topics[1], 1);
+    assert!(published(&mut world, &mut again).duplicate || welcomed != session);
+    assert_ne!(welcomed, session, "the second home does not know what it published there");
+    world.end();
+}
+
+#[test]
 fn of_two_connections_that_show_a_session_at_once_one_has_it() {
     for (first, second) in [(0, 1), (1, 0), (0, 0), (1, 2), (2, 0)] {
         for apart in 0..8 {
