@@ -61,7 +61,7 @@ pub struct SubArgs {
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
     /// End after so many seconds
-    #[arg(long, value_name = "N", value_parser = seconds)]
+    #[arg(long, value_name = "N", value_parser = seconds, allow_negative_numbers = true)]
     pub seconds: Option<Duration>,
 }
 

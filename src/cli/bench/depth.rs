@@ -45,10 +45,10 @@ pub(super) struct DepthArgs {
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     dashboards: u32,
     /// Seconds that are measured; less, if the capture ends before.
-    #[arg(long, default_value = "10", value_parser = seconds)]
+    #[arg(long, default_value = "10", value_parser = seconds, allow_negative_numbers = true)]
     seconds: Duration,
     /// Seconds before, which are not.
-    #[arg(long, default_value = "2", value_parser = seconds)]
+    #[arg(long, default_value = "2", value_parser = seconds, allow_negative_numbers = true)]
     warm_up: Duration,
     /// Bytes of credit of each dashboard; 0: plain clients.
     #[arg(long, default_value_t = 0)]

@@ -45,10 +45,10 @@ pub(super) struct FanoutArgs {
     #[arg(long, requires = "rate")]
     no_bare: bool,
     /// Seconds that are measured.
-    #[arg(long, default_value = "10", value_parser = seconds)]
+    #[arg(long, default_value = "10", value_parser = seconds, allow_negative_numbers = true)]
     seconds: Duration,
     /// Seconds before, which are not.
-    #[arg(long, default_value = "2", value_parser = seconds)]
+    #[arg(long, default_value = "2", value_parser = seconds, allow_negative_numbers = true)]
     warm_up: Duration,
     /// Bytes of credit of each subscriber; 0: plain clients.
     #[arg(long, default_value_t = 0)]

@@ -31,7 +31,7 @@ pub(super) struct IdleArgs {
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
     /// Seconds to wait before the memory is looked at.
-    #[arg(long, default_value = "2", value_parser = seconds)]
+    #[arg(long, default_value = "2", value_parser = seconds, allow_negative_numbers = true)]
     settle: Duration,
 }
 

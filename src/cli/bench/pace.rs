@@ -27,10 +27,10 @@ pub(super) struct PaceArgs {
     #[arg(long, default_value_t = 128)]
     pub(super) bytes: usize,
     /// Seconds that are measured.
-    #[arg(long, default_value = "10", value_parser = seconds)]
+    #[arg(long, default_value = "10", value_parser = seconds, allow_negative_numbers = true)]
     seconds: Duration,
     /// Seconds before, which are not.
-    #[arg(long, default_value = "2", value_parser = seconds)]
+    #[arg(long, default_value = "2", value_parser = seconds, allow_negative_numbers = true)]
     warm_up: Duration,
 }
 

@@ -44,7 +44,7 @@ pub(super) struct StormArgs {
     #[arg(long, default_value_t = 128)]
     bytes: usize,
     /// Seconds between the moment that they are gone and the moment that they come back.
-    #[arg(long, default_value = "3", value_parser = seconds)]
+    #[arg(long, default_value = "3", value_parser = seconds, allow_negative_numbers = true)]
     away: Duration,
 }
 

@@ -49,7 +49,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 #[derive(Debug, clap::Args)]
 pub struct DemoArgs {
     /// End after so many seconds
-    #[arg(long, value_name = "N", value_parser = seconds)]
+    #[arg(long, value_name = "N", value_parser = seconds, allow_negative_numbers = true)]
     pub seconds: Option<Duration>,
     /// Play this recording, a depth capture or a match, instead of the simulated market
     #[arg(long, value_name = "FILE")]
