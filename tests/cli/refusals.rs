@@ -137,6 +137,7 @@ fn too_few_descriptors_are_told_before_anything_is_started() {
         (&["fanout", "--subscribers", "1000"][..], "1065"),
         (&["fanout", "--subscribers", "1000", "--rate", "10"], "2065"),
         (&["storm", "--clients", "900", "--established", "100"], "1065"),
+        (&["mesh", "--subscribers", "1000"], "2098"),
     ] {
         let output = std::process::Command::new("prlimit")
             .args(["--nofile=300:300", env!("CARGO_BIN_EXE_tidegate"), "bench"])

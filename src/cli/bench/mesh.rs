@@ -27,6 +27,9 @@ const TOPICS: usize = 256;
 /// For each publisher and subscriber that is wanted, so many connections are made at most.
 const CONNECTIONS: u32 = 16;
 
+/// Descriptors are asked for so many connections more of each shard.
+const STRAYS_PER_SHARD: u64 = 16;
+
 /// The options of `bench mesh`.
 #[derive(Debug, Args)]
 #[command(after_help = "Without --rate and --outstanding: 100 records a second.")]
@@ -83,7 +86,11 @@ pub(super) fn run(args: &MeshArgs) -> Result<(), CliError> {
     if let Some(cpus) = &args.shard_cpus {
         check_cpus("--shard-cpus", cpus)?;
     }
-    repeat(&args.common, u64::from(args.subscribers) + u64::from(args.publishers), |cpus| once(args, cpus))
+    let (shards, publishers) = (u64::from(args.shards), u64::from(args.publishers));
+    let subscribers = u64::from(args.subscribers);
+    // Shards are given connections in turn: as many come to each one that cannot be used there, and a few look for the home.
+    let elsewhere = publishers * (shards - 1) + subscribers.div_ceil(shards - 1) + STRAYS_PER_SHARD * shards;
+    repeat(&args.common, publishers + subscribers + elsewhere, |cpus| once(args, cpus))
 }
 
 fn once(args: &MeshArgs, cpus: Cpus) -> Result<MeshResult, CliError> {
