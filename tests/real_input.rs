@@ -211,8 +211,8 @@ fn books_are_right(world: &Arc<World>, engine: Engine) {
     assert!(ledger.filtered >= tally.filtered && ledger.lost >= tally.lost, "{ledger:?}");
     assert_eq!((ledger.expired, ledger.overrun), (0, 0));
     // Nothing of what this test is about was missing from it.
-    // How many heads there are between two publishes is up to the machine: a loaded one had 9,600.
-    assert!(tally.judged > 1_000 && tally.checksums > tally.judged, "{tally:?}");
+    // How many heads there are between two publishes is up to the machine. A busy one had three for each subscriber.
+    assert!(tally.judged > count as u64 && tally.checksums > tally.judged, "{tally:?}");
     assert!(tally.conflated > 0 && tally.filtered > 0 && tally.cuts > 0 && tally.resumed > 0, "{tally:?}");
     drop(audience);
     end(engine);
