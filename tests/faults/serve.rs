@@ -109,7 +109,10 @@ impl Admin {
     fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("the admin port listens");
         stream.set_read_timeout(Some(LIMIT)).expect("TCP");
-        Self(BufReader::new(stream))
+        let mut admin = Self(BufReader::new(stream));
+        // Answered, so accepted, whatever becomes of the descriptors.
+        admin.metrics();
+        admin
     }
 
     /// All of it.
