@@ -135,8 +135,10 @@ impl Station {
 
     /// What the thread does after a turn that said `wait` and had `work` to do.
     pub fn rest(&mut self, wait: Wait, has_inbox: bool, has_worked: bool, now: Moment) {
-        self.idle_turns = if has_worked || has_inbox { 0 } else { self.idle_turns + 1 };
-        assert!(self.idle_turns < IDLE_TURNS || wait != Wait::No, "shard {:?} spins", self.shard.unfinished());
+        // One that looks every now and then for room on the way to a shard that stands still does not spin.
+        let is_idle = wait == Wait::No && !has_worked && !has_inbox;
+        self.idle_turns = if is_idle { self.idle_turns + 1 } else { 0 };
+        assert!(self.idle_turns < IDLE_TURNS, "shard {:?} spins", self.shard.unfinished());
         self.state = match wait {
             _ if has_inbox => State::Awake,
             Wait::No => State::Awake,
