@@ -78,8 +78,13 @@ fn settings(random: &mut SmallRng) -> Settings {
 fn run(seed: u64, traces: bool) {
     let mut random = SmallRng::seed_from_u64(seed);
     let config = scenario::kernel(seed, &mut random);
-    let settings = settings(&mut random);
-    let weather = weather(&mut random);
+    let (mut settings, mut weather) = (settings(&mut random), weather(&mut random));
+    // Every fourth: replicas come and go with those who want them for a moment, while transfers are on their way.
+    let flits = seed.is_multiple_of(4);
+    if flits {
+        settings.classes.iter_mut().for_each(|class| class.linger = Duration::from_millis(1));
+        weather.stalls_per_mille = 30;
+    }
     if traces {
         eprintln!("{config:?}\n{settings:?}\n{weather:?}");
     }
@@ -87,8 +92,7 @@ fn run(seed: u64, traces: bool) {
     let publishers = random.random_range(1..4);
     let clients = publishers + random.random_range(1..9);
     world.clients = (0..clients).map(|at| scenario::client(&mut random, at < publishers)).collect();
-    if random.random_bool(0.3) {
-        // Replicas come and go with those who want them for a moment, while transfers are on their way.
+    if random.random_bool(0.3) || flits {
         world.clients.truncate(publishers + 2);
         world.clients.iter_mut().for_each(|client| client.flits = !client.is_publisher);
     }
