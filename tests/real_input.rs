@@ -265,6 +265,7 @@ fn match_is_the_same(world: &Arc<World>, engine: Engine) {
     }
     audience.client(&progress, &topic, 0, true, false);
     audience.client(&progress, &topic, 16 * 1024, true, false);
+    let count = audience.threads.len();
     block_on(clients::publish(world.clone(), 0, engine.local_addr(), progress));
     println!("published after {:?}", begun.elapsed());
     let mut tally = Tally::default();
@@ -279,6 +280,7 @@ fn match_is_the_same(world: &Arc<World>, engine: Engine) {
         (ledger.due, ledger.delivered, ledger.conflated, ledger.expired, ledger.overrun, ledger.lost),
         (tally.due, tally.records, tally.conflated, 0, 0, 0)
     );
-    assert!(tally.heads > 1_000 && tally.conflated > 0, "{tally:?}");
+    // How often it was flushed is up to the machine, too.
+    assert!(tally.heads > count as u64 && tally.conflated > 0, "{tally:?}");
     end(engine);
 }
